@@ -1,0 +1,151 @@
+"""Prepares the training data: sentences, synthesised clips, human recordings, tokenizer.
+
+In: the source folder. Out, in the work folder: `clips.i16` (all samples, one after the other),
+`clips.jsonl` (a `Clip` a line) and `tokenizer.model`. A second run finds them and does nothing.
+"""
+
+import io
+import json
+import logging
+import random
+import tarfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+
+from models.canary.prompt import SPECIAL_TOKENS
+from models.embedded.recipe import synthesis, text
+from models.embedded.recipe.config import DataConfig, RecipeConfig
+from models.embedded.recipe.synthesis import SAMPLE_RATE, Voice
+from models.languages import LANGUAGES
+
+log = logging.getLogger(__name__)
+
+# Human sources that are never trained on: new voices for the test table.
+HELD_OUT_SOURCES = frozenset({"artikulate"})
+_TOKENIZER_SENTENCES = {"en": 12_000}
+_TOKENIZER_SENTENCES_OTHER = 3_000
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A clip in `clips.i16`.
+
+    Attributes:
+        start: First sample in the file.
+        num_samples: Length in samples.
+        text: What is said.
+        lang: ISO 639-1 code.
+        voice: Synthesiser voice, or human source and speaker.
+        kind: "synthetic", "held_out_voice" or "human".
+        split: "train", "dev" or "test".
+    """
+
+    start: int
+    num_samples: int
+    text: str
+    lang: str
+    voice: str
+    kind: str
+    split: str
+
+
+def load_clips(work: Path) -> tuple[list[Clip], np.ndarray]:
+    """The prepared clips and the memory-mapped samples they point into."""
+    clips = [Clip(**json.loads(line)) for line in (work / "clips.jsonl").open(encoding="utf-8")]
+    return clips, np.memmap(work / "clips.i16", dtype=np.int16, mode="r")
+
+
+def prepare(config: RecipeConfig, source: Path, work: Path) -> None:
+    """Writes the tokenizer and the clips into the work folder, unless they are there."""
+    work.mkdir(parents=True, exist_ok=True)
+    if not (work / "tokenizer.model").exists():
+        train_tokenizer(source / "text", work, config.model.vocab_size)
+    if (work / "clips.jsonl").exists():
+        log.info("clips are prepared already")
+        return
+    with (work / "clips.i16").open("wb") as samples_file, (work / "clips.jsonl.part").open("w") as index_file:
+        start = 0
+        for clip, samples in _all_clips(config.data, source):
+            if not 0.2 < len(samples) / SAMPLE_RATE < 25:
+                continue
+            samples.tofile(samples_file)
+            placed = asdict(clip) | {"start": start, "num_samples": len(samples)}
+            index_file.write(json.dumps(placed, ensure_ascii=False) + "\n")
+            start += len(samples)
+    (work / "clips.jsonl.part").rename(work / "clips.jsonl")
+    log.info("prepared %.1f hours of clips", start / SAMPLE_RATE / 3600)
+
+
+def _all_clips(config: DataConfig, source: Path) -> Iterator[tuple[Clip, np.ndarray]]:
+    for language in config.languages:
+        yield from _synthetic_clips(config, source / "text", language)
+        log.info("synthesised %s", LANGUAGES[language])
+    yield from _human_clips(source / "audio", config.languages)
+
+
+def _synthetic_clips(config: DataConfig, folder: Path, language: str) -> Iterator[tuple[Clip, np.ndarray]]:
+    rng = random.Random(f"{config.seed}-{language}")
+    pool = [line for line in text.sentences(folder, language) if text.is_speakable(line, config.max_chars)]
+    rng.shuffle(pool)
+    jobs: list[tuple[str, Voice, str, str]] = []
+    for split, wanted in (("train", config.num_train), ("dev", config.num_test), ("test", config.num_test)):
+        chosen = [line for line in pool if text.split_of(line) == split][:wanted]
+        jobs += [(line, synthesis.pick_voice(language, rng), "synthetic", split) for line in chosen]
+        if split != "train":
+            jobs += [(line, synthesis.held_out_voice(language, rng), "held_out_voice", split) for line in chosen]
+    with ThreadPoolExecutor() as pool_of_threads:
+        spoken = pool_of_threads.map(lambda job: synthesis.synthesise(job[0], job[1]), jobs)
+        for (line, voice, kind, split), samples in zip(jobs, spoken, strict=True):
+            yield Clip(0, 0, line, language, voice.name, kind, split), samples
+
+
+def _human_clips(folder: Path, languages: tuple[str, ...]) -> Iterator[tuple[Clip, np.ndarray]]:
+    """Recordings whose licence allows training; whole sources in `HELD_OUT_SOURCES` become test clips."""
+    rows = [json.loads(line) for line in (folder / "manifest.jsonl").open(encoding="utf-8")]
+    shards = {name: tarfile.open(folder / name) for name in sorted({row["shard"] for row in rows})}
+    for row in rows:
+        if row["lang"] not in languages or row["use"] != "training":
+            continue
+        held_out = row["source"] in HELD_OUT_SOURCES
+        member = shards[row["shard"]].extractfile(row["audio_filepath"])
+        assert member is not None
+        samples = synthesis.decode(io.BytesIO(member.read()).getvalue())
+        split = "test" if held_out else row["split"]
+        voice = f"{row['source']}:{row['speaker']}"
+        yield Clip(0, 0, text.clean(row["text"]), row["lang"], voice, "human", split), samples
+
+
+def train_tokenizer(folder: Path, work: Path, vocab_size: int) -> None:
+    """Trains one BPE over all 25 languages, Canary's special tokens inside it."""
+    lines: list[str] = []
+    for language in LANGUAGES:
+        rng = random.Random(language)
+        found = [line for line in text.sentences(folder, language) if text.split_of(line) == "train"]
+        rng.shuffle(found)
+        lines += found[: _TOKENIZER_SENTENCES.get(language, _TOKENIZER_SENTENCES_OTHER)]
+    for name in ("ntrex.tsv.gz", "flores-dev.tsv.gz"):
+        for index in range(len(LANGUAGES)):
+            lines += list(text._column(folder / name, index))[1:700]
+    corpus = work / "tokenizer.txt"
+    corpus.write_text("\n".join(lines), encoding="utf-8")
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(corpus),
+        model_prefix=str(work / "tokenizer"),
+        model_type="bpe",
+        vocab_size=vocab_size,
+        character_coverage=0.9999,
+        user_defined_symbols=list(SPECIAL_TOKENS),
+        bos_id=-1,
+        eos_id=-1,
+        pad_id=-1,
+        unk_id=0,
+        normalization_rule_name="identity",
+        byte_fallback=False,
+        num_threads=2,
+        minloglevel=1,
+    )

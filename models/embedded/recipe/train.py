@@ -1,0 +1,249 @@
+"""Trains the CTC model, then the recogniser whose encoder starts from it.
+
+In: the work folder that `prepare` filled. Out: `ctc.pt` and `aed.pt` in it, rewritten every few minutes;
+a run that was cut off goes on from there.
+"""
+
+import logging
+import math
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.alignment.ctc import CtcConfig, CtcModel
+from models.canary.decoder import DecoderConfig
+from models.canary.model import CanaryConfig, CanaryModel
+from models.canary.prompt import END_OF_TEXT, canary2_prompt
+from models.embedded.recipe.batches import AudioBatch, training_batches
+from models.embedded.recipe.config import ModelConfig, RecipeConfig, TrainingConfig
+from models.embedded.recipe.prepare import load_clips
+from models.fastconformer.encoder import EncoderConfig
+from models.fastconformer.features import FeatureConfig
+
+log = logging.getLogger(__name__)
+
+_WEIGHT_DECAY = 1e-3
+_GRADIENT_NORM = 1.0
+_LABEL_SMOOTHING = 0.1
+_NOPNC_SHARE = 0.15
+_DECODER_MAX_LENGTH = 512
+_EMA_DECAY = 0.998
+
+
+def ctc_config(model: ModelConfig) -> CtcConfig:
+    """Dimensions of the auxiliary CTC model."""
+    return CtcConfig(FeatureConfig(num_mels=model.num_mels), _encoder_config(model), model.vocab_size)
+
+
+def canary_config(model: ModelConfig) -> CanaryConfig:
+    """Dimensions of the recogniser."""
+    decoder = DecoderConfig(
+        vocab_size=8 * math.ceil(model.vocab_size / 8),
+        num_layers=model.decoder_layers,
+        d_model=model.d_model,
+        d_inner=4 * model.d_model,
+        num_heads=model.num_heads,
+        max_length=_DECODER_MAX_LENGTH,
+        dropout=model.dropout,
+    )
+    return CanaryConfig(FeatureConfig(num_mels=model.num_mels), _encoder_config(model), decoder)
+
+
+def _encoder_config(model: ModelConfig) -> EncoderConfig:
+    return EncoderConfig(
+        num_mels=model.num_mels,
+        num_layers=model.encoder_layers,
+        d_model=model.d_model,
+        num_heads=model.num_heads,
+        subsampling_channels=model.subsampling_channels,
+        dropout=model.dropout,
+    )
+
+
+def train_ctc(config: RecipeConfig, work: Path, device: str) -> None:
+    """Trains the CTC model to ``work/ctc.pt``."""
+    torch.manual_seed(config.data.seed)
+    model = CtcModel(ctc_config(config.model)).to(device)
+    pieces = _tokenizer(work)
+
+    def loss_of(batch: AudioBatch, step: int) -> Tensor:
+        features, num_frames = _features(model, batch, device)
+        log_probs, lengths = model.score(features, num_frames)
+        targets = [torch.tensor(ids, dtype=torch.long) for ids in pieces.encode(batch.texts)]
+        sizes = torch.tensor([len(target) for target in targets])
+        padded = nn.utils.rnn.pad_sequence(targets, batch_first=True).to(device)
+        losses = F.ctc_loss(
+            log_probs.transpose(0, 1), padded, lengths, sizes.to(device), model.blank, "none", zero_infinity=True
+        )
+        return losses.sum() / sizes.sum()
+
+    _run(model, loss_of, config, config.ctc, work / "ctc.pt", device)
+
+
+def train_aed(config: RecipeConfig, work: Path, device: str) -> None:
+    """Trains the recogniser to ``work/aed.pt``, its encoder starting as that of ``work/ctc.pt``."""
+    torch.manual_seed(config.data.seed + 1)
+    model = CanaryModel(canary_config(config.model))
+    _initialise(model.decoder)
+    trained = torch.load(work / "ctc.pt", weights_only=True, map_location="cpu")["averaged"]
+    prefix = "encoder."
+    model.encoder.load_state_dict({k.removeprefix(prefix): v for k, v in trained.items() if k.startswith(prefix)})
+    model.to(device)
+    pieces = _tokenizer(work)
+
+    def loss_of(batch: AudioBatch, step: int) -> Tensor:
+        frozen = step < config.aed.frozen_encoder_steps
+        model.encoder.train(not frozen)
+        features, num_frames = _features(model, batch, device)
+        with torch.set_grad_enabled(not frozen):
+            states, lengths = model.encode_features(features, num_frames)
+        inputs, targets = _decoder_targets(pieces, batch, step)
+        logits = model.decoder(inputs.to(device), states, lengths)
+        return F.cross_entropy(
+            logits.float().transpose(1, 2), targets.to(device), ignore_index=-1, label_smoothing=_LABEL_SMOOTHING
+        )
+
+    _run(model, loss_of, config, config.aed, work / "aed.pt", device)
+
+
+def _tokenizer(work: Path) -> sentencepiece.SentencePieceProcessor:
+    return sentencepiece.SentencePieceProcessor(model_file=str(work / "tokenizer.model"))
+
+
+def _initialise(decoder: nn.Module) -> None:
+    """Normal with deviation d^-0.5 for matrices, as NeMo initialises its decoders."""
+    for module in decoder.modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=module.weight.shape[-1] ** -0.5)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+
+
+def _features(model: CtcModel | CanaryModel, batch: AudioBatch, device: str) -> tuple[Tensor, Tensor]:
+    features, num_frames = model.log_mel(batch.samples.to(device), batch.num_samples.to(device))
+    return _spec_augmented(features), num_frames
+
+
+def _spec_augmented(features: Tensor) -> Tensor:
+    """Zeroes two bands of up to a fifth of the mels and time stretches of up to 5 % (Park et al. 2019)."""
+    batch, mels, frames = features.shape
+    mask = torch.ones_like(features)
+    for row in range(batch):
+        for _ in range(2):
+            width = random.randint(0, mels // 5)
+            low = random.randint(0, mels - width)
+            mask[row, low : low + width] = 0
+        for _ in range(2 + frames // 400):
+            width = random.randint(0, max(1, min(25, frames // 20)))
+            first = random.randint(0, frames - width)
+            mask[row, :, first : first + width] = 0
+    return features * mask
+
+
+def _decoder_targets(
+    pieces: sentencepiece.SentencePieceProcessor, batch: AudioBatch, step: int
+) -> tuple[Tensor, Tensor]:
+    """Decoder inputs (prompt and text) and targets (text and end; -1 where nothing is asked), both (B, L)."""
+    rng = random.Random(step)
+    end = pieces.piece_to_id(END_OF_TEXT)
+    inputs, targets = [], []
+    for text, lang in zip(batch.texts, batch.langs, strict=True):
+        pnc = rng.random() >= _NOPNC_SHARE
+        prompt = pieces.encode(canary2_prompt(lang, lang, pnc=pnc))
+        answer = pieces.encode(text if pnc else without_punctuation(text))
+        inputs.append(torch.tensor(prompt + answer))
+        targets.append(torch.tensor([-1] * (len(prompt) - 1) + answer + [end]))
+    pad = nn.utils.rnn.pad_sequence
+    return pad(inputs, batch_first=True), pad(targets, batch_first=True, padding_value=-1)
+
+
+def without_punctuation(text: str) -> str:
+    """Lower case, letters, apostrophes and hyphens inside words only."""
+    kept = "".join(char if char.isalnum() or char in "'-" else " " for char in text.lower())
+    return " ".join(word for word in (part.strip("'-") for part in kept.split()) if word)
+
+
+def _run(
+    model: nn.Module,
+    loss_of: Callable[[AudioBatch, int], Tensor],
+    config: RecipeConfig,
+    schedule: TrainingConfig,
+    path: Path,
+    device: str,
+) -> None:
+    """The training loop: resume, step, average, save."""
+    optimiser = torch.optim.AdamW(model.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.98))
+    for group in optimiser.param_groups:
+        group["weight_decay"] = _WEIGHT_DECAY
+    averaged, step = _resume(model, optimiser, path)
+    clips, samples = load_clips(path.parent)
+    batches = training_batches(clips, samples, schedule.batch_seconds, config.data.human_repeat, config.data.seed + step)
+    model.train()
+    saved = reported = time.monotonic()
+    seconds, total = 0.0, 0.0
+    while step < schedule.steps:
+        batch = next(batches)
+        for group in optimiser.param_groups:
+            group["lr"] = schedule.learning_rate * _rate(step, schedule)
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
+            loss = loss_of(batch, step)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), _GRADIENT_NORM)
+        optimiser.step()
+        step += 1
+        _average(averaged, model, step, schedule)
+        seconds, total = seconds + float(batch.num_samples.sum()) / 16_000, total + loss.item()
+        if step % 50 == 0:
+            elapsed = time.monotonic() - reported
+            log.info("%s step %d loss %.3f, %.0f audio s/s", path.stem, step, total / 50, seconds / elapsed)
+            reported, seconds, total = time.monotonic(), 0.0, 0.0
+        if time.monotonic() - saved > 60 * schedule.checkpoint_minutes or step == schedule.steps:
+            _save(model, optimiser, averaged, step, path)
+            saved = time.monotonic()
+
+
+def _rate(step: int, schedule: TrainingConfig) -> float:
+    """Linear warm-up, then cosine decay from 1 to 0.01."""
+    if step < schedule.warmup_steps:
+        return (step + 1) / schedule.warmup_steps
+    progress = (step - schedule.warmup_steps) / max(1, schedule.steps - schedule.warmup_steps)
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _average(averaged: dict[str, Tensor], model: nn.Module, step: int, schedule: TrainingConfig) -> None:
+    """Exponential average of the weights in the last part of the run; before it, a copy."""
+    decay = _EMA_DECAY if step > schedule.steps * (1 - schedule.averaged) else 0.0
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            if value.is_floating_point() and decay:
+                averaged[name].lerp_(value, 1 - decay)
+            elif decay == 0.0 and step % 50 == 0:
+                averaged[name] = value.clone()
+            elif not value.is_floating_point():
+                averaged[name] = value.clone()
+
+
+def _save(model: nn.Module, optimiser: Any, averaged: dict[str, Tensor], step: int, path: Path) -> None:
+    state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "averaged": averaged, "step": step}
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    part.rename(path)
+    log.info("saved %s at step %d", path.name, step)
+
+
+def _resume(model: nn.Module, optimiser: Any, path: Path) -> tuple[dict[str, Tensor], int]:
+    if not path.exists():
+        return {name: value.clone() for name, value in model.state_dict().items()}, 0
+    state = torch.load(path, weights_only=True, map_location="cpu")
+    model.load_state_dict(state["model"])
+    optimiser.load_state_dict(state["optimiser"])
+    log.info("going on from step %d", state["step"])
+    return state["averaged"], state["step"]
