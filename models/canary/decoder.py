@@ -101,7 +101,7 @@ class DecoderCache:
 
 
 class TransformerDecoder(nn.Module):
-    """Embedding, pre-LN Transformer layers with cross-attention, tied-size linear head."""
+    """Embedding, pre-LN Transformer layers with cross-attention, linear head over the embedding's own weight."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -110,6 +110,15 @@ class TransformerDecoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_layers))
         self.final_layer_norm = nn.LayerNorm(config.d_model)
         self.head = nn.Linear(config.d_model, config.vocab_size)
+        self.tie()
+
+    def tie(self) -> None:
+        """Makes head and embedding one parameter, as NeMo does whenever it builds or restores a Canary.
+
+        Weights trained apart would come out of NeMo as another model. To be called again after weights are assigned
+        instead of copied; the head's win, because NeMo loads them last.
+        """
+        self.embedding.token_embedding.weight = self.head.weight
 
     def forward(self, tokens: Tensor, states: Tensor, num_states: Tensor) -> Tensor:
         """Scores whole sequences.

@@ -65,16 +65,18 @@ class LogMel(nn.Module):
     def __init__(self, config: FeatureConfig) -> None:
         super().__init__()
         self.config = config
-        window = torch.hann_window(config.window_length, periodic=False)
-        banks = melscale_fbanks(
-            n_freqs=config.n_fft // 2 + 1,
-            f_min=0.0,
-            f_max=config.sample_rate / 2,
-            n_mels=config.num_mels,
-            sample_rate=config.sample_rate,
-            norm="slaney",
-            mel_scale="slaney",
-        )
+        # Always computed for real, so that a model whose weights are not there yet ("meta") can be laid out.
+        with torch.device("cpu"):
+            window = torch.hann_window(config.window_length, periodic=False)
+            banks = melscale_fbanks(
+                n_freqs=config.n_fft // 2 + 1,
+                f_min=0.0,
+                f_max=config.sample_rate / 2,
+                n_mels=config.num_mels,
+                sample_rate=config.sample_rate,
+                norm="slaney",
+                mel_scale="slaney",
+            )
         self.register_buffer("window", window)
         self.register_buffer("fb", banks.T.unsqueeze(0).contiguous())
         self.window: Tensor
