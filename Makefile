@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 SETUP := scripts/setup.sh
 BIN := .venv/bin
-# For `make serve ARGS="--model nvidia/canary-1b-v2"` and `make test ARGS="-k queue"`.
+# As in `make serve ARGS="--model nvidia/canary-1b-v2"` and `make test ARGS="-k queue"`.
 ARGS ?=
 
 .PHONY: help
@@ -70,8 +70,9 @@ lock: ## Write the lock files again after a change of dependencies (UPGRADE=1 fo
 	@test -x $(BIN)/uv || $(SETUP) dev
 	$(COMPILE) --extra nemo --group dev pyproject.toml -o requirements-dev.lock
 	$(COMPILE) --constraint requirements-dev.lock pyproject.toml -o requirements.lock
+	$(COMPILE) --constraint requirements-dev.lock --group client -o requirements-client.lock
 
 .PHONY: clean
-clean: ## Remove the environment, caches and what was built
+clean: ## Remove the environment and caches (not build/, where training keeps its state)
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist site
 	find . -name __pycache__ -prune -exec rm -rf {} +

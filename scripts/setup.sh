@@ -11,10 +11,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly KIND="${1:-runtime}"
 readonly VENV="$PWD/.venv"
-# Build tools are part of the lock too: a new release of one must not change what an old commit builds.
-readonly LOCKED=(--require-hashes --build-constraints requirements-dev.lock)
 
-say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
+say() { printf '==> %s\n' "$*"; }
 fail() {
   printf '\n%s\n' "$@" >&2
   exit 1
@@ -68,8 +66,8 @@ make_venv() {
   "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$VENV/uv.txt"
 }
 
-# What the installed packages follow from. The version is read at build time, hence pyproject.toml.
-fingerprint() { cat pyproject.toml requirements.lock requirements-dev.lock scripts/setup.sh | sha256sum; }
+# What the environment follows from; pyproject.toml holds the command's name and the version.
+fingerprint() { cat pyproject.toml requirements*.lock scripts/setup.sh | sha256sum; }
 
 is_current() { [ "$(cat "$VENV/.aviary-$1" 2>/dev/null)" = "$(fingerprint)" ]; }
 
@@ -88,20 +86,13 @@ fi
 SECONDS=0
 [ -x "$VENV/bin/uv" ] || make_venv
 case "$KIND" in
-  runtime)
-    say "Installing what serving needs, several GB the first time (PyTorch comes with its CUDA libraries)"
-    pip_install "${LOCKED[@]}" -r requirements.lock
-    ;;
-  client)
-    say "Installing what serving needs and the openai client, several GB the first time (PyTorch comes with its CUDA libraries)"
-    pip_install "${LOCKED[@]}" -r requirements.lock
-    pip_install "${LOCKED[@]}" -c requirements-dev.lock openai
-    ;;
-  dev)
-    say "Installing the development environment, several GB the first time (PyTorch with its CUDA libraries, NeMo)"
-    pip_install "${LOCKED[@]}" -r requirements-dev.lock
-    ;;
+  runtime) locks=(requirements.lock) ;;
+  client) locks=(requirements.lock requirements-client.lock) ;;
+  dev) locks=(requirements-dev.lock) ;;
 esac
+say "Installing from ${locks[*]}: several GB the first time (PyTorch comes with its CUDA libraries)"
+# Build tools are part of the lock too: a new release of one must not change what an old commit builds.
+pip_install --require-hashes --build-constraints requirements-dev.lock "${locks[@]/#/--requirements=}"
 say "Installing Aviary itself"
 pip_install --quiet --no-deps --build-constraints requirements-dev.lock --editable .
 fingerprint >"$VENV/.aviary-$KIND"
