@@ -79,21 +79,21 @@ case "$KIND" in
 esac
 
 [ "$(uname -s)" = Linux ] || fail "Aviary runs on Linux; this is $(uname -s)."
-if [ -x "$VENV/bin/python" ] && { is_current dev || is_current "$KIND"; }; then
+if [ -x "$VENV/bin/python" ] && is_current "$KIND"; then
   exit 0
 fi
 
 SECONDS=0
 [ -x "$VENV/bin/uv" ] || make_venv
 case "$KIND" in
-  runtime) locks=(requirements.lock) ;;
-  client) locks=(requirements.lock requirements-client.lock) ;;
-  dev) locks=(requirements-dev.lock) ;;
+  runtime) locks=(requirements.lock) kinds=(runtime) ;;
+  client) locks=(requirements.lock requirements-client.lock) kinds=(runtime client) ;;
+  dev) locks=(requirements-dev.lock) kinds=(runtime client dev) ;;
 esac
 say "Installing from ${locks[*]}: several GB the first time (PyTorch comes with its CUDA libraries)"
 # Build tools are part of the lock too: a new release of one must not change what an old commit builds.
 pip_install --require-hashes --build-constraints requirements-dev.lock "${locks[@]/#/--requirements=}"
 say "Installing Aviary itself"
 pip_install --quiet --no-deps --build-constraints requirements-dev.lock --editable .
-fingerprint >"$VENV/.aviary-$KIND"
+for kind in "${kinds[@]}"; do fingerprint >"$VENV/.aviary-$kind"; done
 say "Ready after ${SECONDS} s"
