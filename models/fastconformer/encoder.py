@@ -133,7 +133,7 @@ class Subsampling(nn.Module):
         super().__init__()
         channels = config.subsampling_channels
         num_stages = int(math.log2(config.subsampling_factor))
-        stride: dict[str, int] = {"kernel_size": _SUBSAMPLING_KERNEL, "stride": _SUBSAMPLING_STRIDE, "padding": 1}
+        stride: dict[str, Any] = {"kernel_size": _SUBSAMPLING_KERNEL, "stride": _SUBSAMPLING_STRIDE, "padding": 1}
         stages: list[nn.Module] = [nn.Conv2d(1, channels, **stride), nn.ReLU(inplace=True)]
         for _ in range(num_stages - 1):
             stages += [

@@ -101,9 +101,7 @@ class LogMel(nn.Module):
         return _normalise(mel, valid[:, None, :]), num_frames
 
     def _log_mel(self, samples: Tensor, num_samples: Tensor) -> Tensor:
-        emphasised = torch.cat(
-            (samples[:, :1], samples[:, 1:] - self.config.preemphasis * samples[:, :-1]), dim=1
-        )
+        emphasised = torch.cat((samples[:, :1], samples[:, 1:] - self.config.preemphasis * samples[:, :-1]), dim=1)
         inside = torch.arange(samples.shape[1], device=samples.device) < num_samples[:, None]
         spectrum = torch.stft(
             emphasised.masked_fill(~inside, 0.0),

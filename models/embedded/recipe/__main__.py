@@ -6,6 +6,8 @@ from pathlib import Path
 
 from models.embedded.recipe.config import RecipeConfig
 
+_EMBEDDED = Path(__file__).resolve().parents[1] / "canary-mini.nemo"
+
 
 def main() -> None:
     """Runs one stage, or all of them in order."""
@@ -14,12 +16,13 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=Path(__file__).with_name("mini.yaml"))
     parser.add_argument("--source", type=Path, required=True, help="folder with text/ and audio/")
     parser.add_argument("--work", type=Path, default=Path("build/canary-mini"))
+    parser.add_argument("--target", type=Path, default=_EMBEDDED, help="the bundle to write")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     config = RecipeConfig.load(arguments.config)
 
-    from models.embedded.recipe import prepare, train
+    from models.embedded.recipe import bundle, prepare, train
 
     if arguments.stage in ("prepare", "all"):
         prepare.prepare(config, arguments.source, arguments.work)
@@ -27,6 +30,8 @@ def main() -> None:
         train.train_ctc(config, arguments.work, arguments.device)
     if arguments.stage in ("train-aed", "all"):
         train.train_aed(config, arguments.work, arguments.device)
+    if arguments.stage in ("bundle", "all"):
+        bundle.bundle(config, arguments.work, arguments.target)
 
 
 if __name__ == "__main__":

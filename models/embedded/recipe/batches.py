@@ -4,6 +4,7 @@ Clips of similar length go together; some are joined to longer ones, some are on
 transcribe. Augmentation is done here, on waveforms, anew in every epoch.
 """
 
+import itertools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,21 +35,15 @@ def training_batches(
     clips: list[Clip], samples: np.ndarray, batch_seconds: float, human_repeat: int, seed: int
 ) -> Iterator[AudioBatch]:
     """Endless augmented batches, a new order every epoch."""
-    epoch = 0
     train = [clip for clip in clips if clip.split == "train" and clip.kind == "synthetic"]
     human = [clip for clip in clips if clip.split == "train" and clip.kind == "human"]
-    while True:
+    if not train + human:
+        raise ValueError("no training clips are prepared")
+    for epoch in itertools.count():
         rng = random.Random(f"{seed}-{epoch}")
         items = _items(train + human * human_repeat, rng)
         for group in grouped(items, batch_seconds, rng):
             yield _augmented(group, samples, rng)
-        epoch += 1
-
-
-def evaluation_batch(clips: list[Clip], samples: np.ndarray) -> AudioBatch:
-    """Clips as they are, in one batch."""
-    waves = [_wave(clip, samples) for clip in clips]
-    return _padded(waves, [clip.text for clip in clips], [clip.lang for clip in clips])
 
 
 def _items(clips: list[Clip], rng: random.Random) -> list[list[Clip]]:
@@ -93,7 +88,7 @@ def _augmented(group: list[list[Clip]], samples: np.ndarray, rng: random.Random)
     waves = []
     for item in group:
         if not item:
-            waves.append(_noise(rng.randint(SAMPLE_RATE, 4 * SAMPLE_RATE), rng) * 10 ** rng.uniform(-4, -1))
+            waves.append(coloured_noise(rng.randint(SAMPLE_RATE, 4 * SAMPLE_RATE), rng) * 10 ** rng.uniform(-4, -1))
             continue
         pieces = [_silence(rng, 0.0, 0.35)]
         for clip in item:
@@ -121,16 +116,16 @@ def _changed_speed(wave: Tensor, speed: float) -> Tensor:
 
 
 def _degraded(wave: Tensor, rng: random.Random) -> Tensor:
-    """Sometimes a room, sometimes noise at 3 to 35 dB below the speech."""
-    if rng.random() < 0.25:
+    """Sometimes a room, sometimes noise at 6 to 35 dB below the speech."""
+    if rng.random() < 0.15:
         wave = _reverberated(wave, rng)
-    if rng.random() < 0.6:
-        noise = _noise(len(wave), rng)
-        wave = wave + noise * wave.std() * 10 ** (-rng.uniform(3, 35) / 20)
+    if rng.random() < 0.4:
+        noise = coloured_noise(len(wave), rng)
+        wave = wave + noise * wave.std() * 10 ** (-rng.uniform(6, 35) / 20)
     return wave
 
 
-def _noise(length: int, rng: random.Random) -> Tensor:
+def coloured_noise(length: int, rng: random.Random) -> Tensor:
     """Noise of unit deviation whose power falls with frequency^-0 (white) to frequency^-2 (brown)."""
     spectrum = torch.fft.rfft(torch.randn(length))
     frequency = torch.arange(1, len(spectrum) + 1)

@@ -4,7 +4,6 @@ In: the source folder. Out, in the work folder: `clips.i16` (all samples, one af
 `clips.jsonl` (a `Clip` a line) and `tokenizer.model`. A second run finds them and does nothing.
 """
 
-import io
 import json
 import logging
 import random
@@ -107,17 +106,21 @@ def _synthetic_clips(config: DataConfig, folder: Path, language: str) -> Iterato
 def _human_clips(folder: Path, languages: tuple[str, ...]) -> Iterator[tuple[Clip, np.ndarray]]:
     """Recordings whose licence allows training; whole sources in `HELD_OUT_SOURCES` become test clips."""
     rows = [json.loads(line) for line in (folder / "manifest.jsonl").open(encoding="utf-8")]
-    shards = {name: tarfile.open(folder / name) for name in sorted({row["shard"] for row in rows})}
-    for row in rows:
-        if row["lang"] not in languages or row["use"] != "training":
-            continue
-        held_out = row["source"] in HELD_OUT_SOURCES
-        member = shards[row["shard"]].extractfile(row["audio_filepath"])
-        assert member is not None
-        samples = synthesis.decode(io.BytesIO(member.read()).getvalue())
-        split = "test" if held_out else row["split"]
-        voice = f"{row['source']}:{row['speaker']}"
-        yield Clip(0, 0, text.clean(row["text"]), row["lang"], voice, "human", split), samples
+    wanted = [row for row in rows if row["lang"] in languages and row["use"] == "training"]
+    for shard in sorted({row["shard"] for row in wanted}):
+        with tarfile.open(folder / shard) as archive:
+            for row in (row for row in wanted if row["shard"] == shard):
+                samples = synthesis.decode(_member(archive, row["audio_filepath"]))
+                split = "test" if row["source"] in HELD_OUT_SOURCES else row["split"]
+                voice = f"{row['source']}:{row['speaker']}"
+                yield Clip(0, 0, text.clean(row["text"]), row["lang"], voice, "human", split), samples
+
+
+def _member(archive: tarfile.TarFile, name: str) -> bytes:
+    member = archive.extractfile(name)
+    if member is None:
+        raise ValueError(f"{name} in {archive.name} is not a file")
+    return member.read()
 
 
 def train_tokenizer(folder: Path, work: Path, vocab_size: int) -> None:
@@ -130,7 +133,7 @@ def train_tokenizer(folder: Path, work: Path, vocab_size: int) -> None:
         lines += found[: _TOKENIZER_SENTENCES.get(language, _TOKENIZER_SENTENCES_OTHER)]
     for name in ("ntrex.tsv.gz", "flores-dev.tsv.gz"):
         for index in range(len(LANGUAGES)):
-            lines += list(text._column(folder / name, index))[1:700]
+            lines += list(text.column(folder / name, index))[1:700]
     corpus = work / "tokenizer.txt"
     corpus.write_text("\n".join(lines), encoding="utf-8")
     sentencepiece.SentencePieceTrainer.train(

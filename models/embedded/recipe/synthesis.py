@@ -4,6 +4,7 @@ espeak-ng and flite are run as programs (both are Debian packages); their output
 Whole voices are kept out of training, so that the tests can ask how the model hears strangers.
 """
 
+import io
 import random
 import subprocess
 from dataclasses import dataclass
@@ -18,10 +19,68 @@ _ACCENTS = {
     "en": ("en-us", "en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan", "en-029", "en-us-nyc"),
 }
 _VARIANTS = tuple(
-    "m1 m2 m3 m4 m6 m7 m8 f1 f2 f3 f5 klatt klatt2 klatt3 klatt4 Alex Alicia Andrea Andy Annie Denis Diogo Gene "
-    "Jacky Lee Marco Mario Michael Mike adam anika antonio aunty belinda benjamin boris caleb david ed edward gustave "
-    "iven john linda max michel miguel norbert pablo paul pedro quincy rob robert sandro shelby steph travis victor "
-    "zac".split()
+    [
+        "m1",
+        "m2",
+        "m3",
+        "m4",
+        "m6",
+        "m7",
+        "m8",
+        "f1",
+        "f2",
+        "f3",
+        "f5",
+        "klatt",
+        "klatt2",
+        "klatt3",
+        "klatt4",
+        "Alex",
+        "Alicia",
+        "Andrea",
+        "Andy",
+        "Annie",
+        "Denis",
+        "Diogo",
+        "Gene",
+        "Jacky",
+        "Lee",
+        "Marco",
+        "Mario",
+        "Michael",
+        "Mike",
+        "adam",
+        "anika",
+        "antonio",
+        "aunty",
+        "belinda",
+        "benjamin",
+        "boris",
+        "caleb",
+        "david",
+        "ed",
+        "edward",
+        "gustave",
+        "iven",
+        "john",
+        "linda",
+        "max",
+        "michel",
+        "miguel",
+        "norbert",
+        "pablo",
+        "paul",
+        "pedro",
+        "quincy",
+        "rob",
+        "robert",
+        "sandro",
+        "shelby",
+        "steph",
+        "travis",
+        "victor",
+        "zac",
+    ]
 )
 _FLITE_VOICES = ("kal16", "rms", "slt")
 _FLITE_SHARE = 0.3
@@ -80,8 +139,6 @@ def synthesise(sentence: str, voice: Voice) -> np.ndarray:
 
 def decode(data: bytes) -> np.ndarray:
     """Decodes any audio to int16 samples at 16 kHz, shape (N,)."""
-    import io
-
     resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
     with av.open(io.BytesIO(data)) as container:
         frames = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]

@@ -39,16 +39,23 @@ def is_speakable(sentence: str, max_chars: int) -> bool:
     return 3 <= len(sentence) <= max_chars and not _UNSPEAKABLE.search(sentence)
 
 
+def without_punctuation(text: str) -> str:
+    """Lower case, letters, apostrophes and hyphens inside words only."""
+    kept = "".join(char if char.isalnum() or char in "'-" else " " for char in text.lower())
+    return " ".join(word for word in (part.strip("'-") for part in kept.split()) if word)
+
+
 def sentences(folder: Path, language: str) -> list[str]:
     """All distinct cleaned sentences of a language in the Tatoeba pair files, sorted."""
     found: set[str] = set()
     pattern = "tatoeba.en-*.tsv.gz" if language == "en" else f"tatoeba.en-{language}.tsv.gz"
     for path in sorted(folder.glob(pattern)):
-        found.update(_column(path, 0 if language == "en" else 1))
+        found.update(column(path, 0 if language == "en" else 1))
     return sorted(found)
 
 
-def _column(path: Path, index: int) -> Iterator[str]:
+def column(path: Path, index: int) -> Iterator[str]:
+    """One column of a compressed tab-separated file, cleaned."""
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         for line in lines:
             fields = line.rstrip("\n").split("\t")

@@ -24,6 +24,7 @@ from models.canary.prompt import END_OF_TEXT, canary2_prompt
 from models.embedded.recipe.batches import AudioBatch, training_batches
 from models.embedded.recipe.config import ModelConfig, RecipeConfig, TrainingConfig
 from models.embedded.recipe.prepare import load_clips
+from models.embedded.recipe.text import without_punctuation
 from models.fastconformer.encoder import EncoderConfig
 from models.fastconformer.features import FeatureConfig
 
@@ -73,7 +74,7 @@ def train_ctc(config: RecipeConfig, work: Path, device: str) -> None:
     model = CtcModel(ctc_config(config.model)).to(device)
     pieces = _tokenizer(work)
 
-    def loss_of(batch: AudioBatch, step: int) -> Tensor:
+    def loss_of(batch: AudioBatch, _step: int) -> Tensor:
         features, num_frames = _features(model, batch, device)
         log_probs, lengths = model.score(features, num_frames)
         targets = [torch.tensor(ids, dtype=torch.long) for ids in pieces.encode(batch.texts)]
@@ -132,12 +133,12 @@ def _features(model: CtcModel | CanaryModel, batch: AudioBatch, device: str) -> 
 
 
 def _spec_augmented(features: Tensor) -> Tensor:
-    """Zeroes two bands of up to a fifth of the mels and time stretches of up to 5 % (Park et al. 2019)."""
+    """Zeroes two bands of up to an eighth of the mels and time stretches of up to 5 % (Park et al. 2019)."""
     batch, mels, frames = features.shape
     mask = torch.ones_like(features)
     for row in range(batch):
         for _ in range(2):
-            width = random.randint(0, mels // 5)
+            width = random.randint(0, mels // 8)
             low = random.randint(0, mels - width)
             mask[row, low : low + width] = 0
         for _ in range(2 + frames // 400):
@@ -164,12 +165,6 @@ def _decoder_targets(
     return pad(inputs, batch_first=True), pad(targets, batch_first=True, padding_value=-1)
 
 
-def without_punctuation(text: str) -> str:
-    """Lower case, letters, apostrophes and hyphens inside words only."""
-    kept = "".join(char if char.isalnum() or char in "'-" else " " for char in text.lower())
-    return " ".join(word for word in (part.strip("'-") for part in kept.split()) if word)
-
-
 def _run(
     model: nn.Module,
     loss_of: Callable[[AudioBatch, int], Tensor],
@@ -184,7 +179,8 @@ def _run(
         group["weight_decay"] = _WEIGHT_DECAY
     averaged, step = _resume(model, optimiser, path)
     clips, samples = load_clips(path.parent)
-    batches = training_batches(clips, samples, schedule.batch_seconds, config.data.human_repeat, config.data.seed + step)
+    seed = config.data.seed + step
+    batches = training_batches(clips, samples, schedule.batch_seconds, config.data.human_repeat, seed)
     model.train()
     saved = reported = time.monotonic()
     seconds, total = 0.0, 0.0
@@ -221,14 +217,11 @@ def _rate(step: int, schedule: TrainingConfig) -> float:
 def _average(averaged: dict[str, Tensor], model: nn.Module, step: int, schedule: TrainingConfig) -> None:
     """Exponential average of the weights in the last part of the run; before it, a copy."""
     decay = _EMA_DECAY if step > schedule.steps * (1 - schedule.averaged) else 0.0
-    with torch.no_grad():
-        for name, value in model.state_dict().items():
-            if value.is_floating_point() and decay:
-                averaged[name].lerp_(value, 1 - decay)
-            elif decay == 0.0 and step % 50 == 0:
-                averaged[name] = value.clone()
-            elif not value.is_floating_point():
-                averaged[name] = value.clone()
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            averaged[name].lerp_(value, 1 - decay)
+        else:
+            averaged[name].copy_(value)
 
 
 def _save(model: nn.Module, optimiser: Any, averaged: dict[str, Tensor], step: int, path: Path) -> None:
