@@ -5,12 +5,13 @@ Two ways through the same weights: `TransformerDecoder.forward` scores whole seq
 changes: the keys and values of past tokens, and those of the encoder states, projected once.
 
 The mathematics are those of NeMo's ``TransformerDecoder`` (pre-LN), whose weights load here under the
-names in `checkpoint.DECODER_NAMES`.
+names in `models.canary.checkpoint.NAMES`.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -136,14 +137,17 @@ class TransformerDecoder(nn.Module):
         positions = torch.arange(length, device=tokens.device).expand(batch, length)
         causal = torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()
         x = self.embedding(tokens, positions)
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(self._blocks()):
             key, value = layer.first_sub_layer.project(layer.layer_norm_1(x))
             x = layer(x, key, value, causal, cache.cross_keys[index], cache.cross_values[index], cache.cross_mask)
         return self.head(self.final_layer_norm(x))  # type: ignore[no-any-return]
 
     def project(self, states: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of encoder states (B, T, d_model) for every layer's cross-attention."""
-        return [layer.second_sub_layer.project(states) for layer in self.layers]
+        return [layer.second_sub_layer.project(states) for layer in self._blocks()]
+
+    def _blocks(self) -> Iterator["DecoderLayer"]:
+        return cast(Iterator[DecoderLayer], iter(self.layers))
 
     def step(self, tokens: Tensor, num_tokens: Tensor, cache: DecoderCache) -> Tensor:
         """Appends tokens to every row and scores what follows.
@@ -161,7 +165,7 @@ class TransformerDecoder(nn.Module):
         used = int(positions[:, -1].max()) + 1
         visible = (torch.arange(used, device=tokens.device) <= positions[..., None])[:, None]  # (B, 1, L, used)
         x = self.embedding(tokens, positions)
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(self._blocks()):
             key, value = layer.first_sub_layer.project(layer.layer_norm_1(x))
             # Index puts of (B, L) put the heads last: (B, L, num_heads, head_dim).
             cache.self_keys[index][rows[:, None], :, positions] = key.transpose(1, 2)
@@ -256,7 +260,8 @@ class Attention(nn.Module):
         return self.out_projection(context.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+        batch, length, _ = x.shape
+        return x.view(batch, length, self.num_heads, self.head_dim).transpose(1, 2)
 
 
 class FeedForward(nn.Module):
