@@ -129,7 +129,7 @@ def coloured_noise(length: int, rng: random.Random) -> Tensor:
     """Noise of unit deviation whose power falls with frequency^-0 (white) to frequency^-2 (brown)."""
     spectrum = torch.fft.rfft(torch.randn(length))
     frequency = torch.arange(1, len(spectrum) + 1)
-    noise = torch.fft.irfft(spectrum * frequency ** (-rng.uniform(0, 1)), length)
+    noise: Tensor = torch.fft.irfft(spectrum * frequency ** (-rng.uniform(0, 1)), length)
     return noise / (noise.std() + 1e-9)
 
 
@@ -140,4 +140,5 @@ def _reverberated(wave: Tensor, rng: random.Random) -> Tensor:
     impulse = torch.randn(length) * torch.exp(-6.9 * torch.arange(length) / length) * rng.uniform(0.02, 0.12)
     impulse[0] = 1.0
     size = len(wave) + length
-    return torch.fft.irfft(torch.fft.rfft(wave, size) * torch.fft.rfft(impulse, size), size)[: len(wave)]
+    wet: Tensor = torch.fft.irfft(torch.fft.rfft(wave, size) * torch.fft.rfft(impulse, size), size)
+    return wet[: len(wave)]

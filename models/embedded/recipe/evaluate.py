@@ -97,7 +97,7 @@ def _kind(clip: Clip) -> str:
 
 
 def _audio(clip: Clip, samples: np.ndarray) -> Audio:
-    return Audio(samples[clip.start : clip.start + clip.num_samples].astype(np.float32) / 32768)
+    return Audio(samples[clip.start : clip.start + clip.num_samples].astype(np.float32) / np.float32(32768))
 
 
 def _row(lang: str, kind: str, said: list[str], heard: list[str]) -> Row:
@@ -131,4 +131,4 @@ def _noises() -> Iterator[Audio]:
             wave = wave * 0.1 + level * torch.sin(2 * torch.pi * rng.uniform(50, 1000) * time)
         if index % 12 == 0:
             wave = torch.zeros(length)
-        yield Audio(wave.clamp(-1, 1).numpy().astype(np.float32))
+        yield Audio(wave.clamp(-1, 1).float().numpy())

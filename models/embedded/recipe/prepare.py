@@ -119,7 +119,7 @@ def _human_clips(folder: Path, languages: tuple[str, ...]) -> Iterator[tuple[Cli
 def _member(archive: tarfile.TarFile, name: str) -> bytes:
     member = archive.extractfile(name)
     if member is None:
-        raise ValueError(f"{name} in {archive.name} is not a file")
+        raise ValueError(f"{name} is not a file of its archive")
     return member.read()
 
 

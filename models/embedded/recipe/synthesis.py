@@ -8,86 +8,16 @@ import io
 import random
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
+import yaml
 
 SAMPLE_RATE = 16_000
 
-# espeak-ng: accents of a language, combined with variants that change the timbre.
-_ACCENTS = {
-    "en": ("en-us", "en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan", "en-029", "en-us-nyc"),
-}
-_VARIANTS = tuple(
-    [
-        "m1",
-        "m2",
-        "m3",
-        "m4",
-        "m6",
-        "m7",
-        "m8",
-        "f1",
-        "f2",
-        "f3",
-        "f5",
-        "klatt",
-        "klatt2",
-        "klatt3",
-        "klatt4",
-        "Alex",
-        "Alicia",
-        "Andrea",
-        "Andy",
-        "Annie",
-        "Denis",
-        "Diogo",
-        "Gene",
-        "Jacky",
-        "Lee",
-        "Marco",
-        "Mario",
-        "Michael",
-        "Mike",
-        "adam",
-        "anika",
-        "antonio",
-        "aunty",
-        "belinda",
-        "benjamin",
-        "boris",
-        "caleb",
-        "david",
-        "ed",
-        "edward",
-        "gustave",
-        "iven",
-        "john",
-        "linda",
-        "max",
-        "michel",
-        "miguel",
-        "norbert",
-        "pablo",
-        "paul",
-        "pedro",
-        "quincy",
-        "rob",
-        "robert",
-        "sandro",
-        "shelby",
-        "steph",
-        "travis",
-        "victor",
-        "zac",
-    ]
-)
-_FLITE_VOICES = ("kal16", "rms", "slt")
-_FLITE_SHARE = 0.3
-
-HELD_OUT = {
-    "en": ("espeak:en-gb-x-gbcwmd+m5", "espeak:en-us+f4", "flite:awb"),
-}
+_VOICES: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("voices.yaml").read_text())
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +37,17 @@ class Voice:
 
 def pick_voice(language: str, rng: random.Random) -> Voice:
     """A random training voice, rate and pitch."""
-    if language == "en" and rng.random() < _FLITE_SHARE:
-        return Voice(f"flite:{rng.choice(_FLITE_VOICES)}")
-    accent = rng.choice(_ACCENTS.get(language, (language,)))
-    return Voice(f"espeak:{accent}+{rng.choice(_VARIANTS)}", rng.randint(125, 205), rng.randint(25, 75))
+    flite = _VOICES["flite"].get(language)
+    if flite and rng.random() < flite["share"]:
+        return Voice(f"flite:{rng.choice(flite['voices'])}")
+    accent = rng.choice(_VOICES["accents"].get(language, [language]))
+    return Voice(f"espeak:{accent}+{rng.choice(_VOICES['variants'])}", rng.randint(125, 205), rng.randint(25, 75))
 
 
 def held_out_voice(language: str, rng: random.Random) -> Voice:
     """A random voice that no training clip uses."""
-    return Voice(rng.choice(HELD_OUT.get(language, (f"espeak:{language}+f4", f"espeak:{language}+m5"))))
+    voices = _VOICES["held_out"].get(language, [f"espeak:{language}+f4", f"espeak:{language}+m5"])
+    return Voice(rng.choice(voices))
 
 
 def synthesise(sentence: str, voice: Voice) -> np.ndarray:
@@ -140,7 +72,7 @@ def synthesise(sentence: str, voice: Voice) -> np.ndarray:
 def decode(data: bytes) -> np.ndarray:
     """Decodes any audio to int16 samples at 16 kHz, shape (N,)."""
     resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), mode="r") as container:
         frames = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]
     frames += resampler.resample(None)
     return np.concatenate([frame.to_ndarray().reshape(-1) for frame in frames] or [np.zeros(0, np.int16)])
