@@ -1,15 +1,25 @@
-"""Which engine the settings ask for. Imports torch only when the factory is called, in the engine thread."""
+"""Settings in; an engine factory, the bounds of the queue, or a transcriber without a server out.
 
-from collections.abc import Callable
-from typing import Final
+Imports torch only when a factory is called, in the engine thread.
+"""
 
-from models.engine import Engine
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from service.queue import QueuePolicy
+from service.scheduler import Scheduler
 from service.settings import Settings
+from service.transcriber import Transcriber
+
+if TYPE_CHECKING:
+    from models.engine import Engine  # Its module imports torch.
 
 FAKE: Final = "fake"
 """The model name of `models.fake.FakeEngine`: for tests, image checks and those who build on the API."""
 
-EngineFactory = Callable[[], Engine]
+EngineFactory = Callable[[], "Engine"]
 
 
 def engine_factory(settings: Settings) -> EngineFactory:
@@ -17,7 +27,7 @@ def engine_factory(settings: Settings) -> EngineFactory:
     if settings.model == FAKE:
         return _build_fake
 
-    def build() -> Engine:
+    def build() -> "Engine":
         from models import load_engine
 
         return load_engine(
@@ -31,7 +41,38 @@ def engine_factory(settings: Settings) -> EngineFactory:
     return build
 
 
-def _build_fake() -> Engine:
+def queue_policy(settings: Settings) -> QueuePolicy:
+    """The bounds of the queue."""
+    return QueuePolicy(
+        max_batch_seconds=settings.max_batch_seconds,
+        max_active_seconds=settings.max_active_seconds,
+        max_queue_seconds=settings.max_queue_seconds,
+        max_wait=settings.max_wait_ms / 1000,
+    )
+
+
+@contextmanager
+def local_transcriber(settings: Settings, factory: EngineFactory) -> Iterator[Transcriber]:
+    """A transcriber in this process, ready to work, for the command line.
+
+    Its queue has no bound: whoever works through a folder waits, and is not refused.
+
+    Raises:
+        EngineDeadError: The engine could not be built; the cause is attached.
+    """
+    policy = replace(queue_policy(settings), max_queue_seconds=float("inf"))
+    scheduler = Scheduler(factory, policy)
+    transcriber = Transcriber(scheduler, settings)
+    scheduler.start()
+    try:
+        scheduler.wait_ready()
+        yield transcriber
+    finally:
+        scheduler.stop(0.0)
+        transcriber.close()
+
+
+def _build_fake() -> "Engine":
     from models.fake import FakeEngine
 
     return FakeEngine()

@@ -18,13 +18,15 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from models.engine import Engine
 from models.errors import AviaryError, EngineError
 from models.types import Hypothesis, ModelCard, Utterance
 from service.errors import EngineDeadError, NotReadyError, OverloadedError, StoppingError
 from service.queue import Item, Queue, QueuePolicy
+
+if TYPE_CHECKING:
+    from models.engine import Engine  # Its module imports torch.
 
 _log = logging.getLogger(__name__)
 
@@ -92,7 +94,7 @@ class Scheduler:
 
     def __init__(
         self,
-        engine_factory: Callable[[], Engine],
+        engine_factory: "Callable[[], Engine]",
         policy: QueuePolicy,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -272,15 +274,18 @@ class Scheduler:
             while self._turn(engine):
                 pass
         except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
-            _log.critical("the engine thread died", exc_info=error)
+            # A missing checkpoint is explained by its message; a traceback helps with what nobody foresaw.
+            _log.critical("the engine died: %s", error, exc_info=None if isinstance(error, AviaryError) else error)
             self._die(error)
 
-    def _open(self) -> Engine:
+    def _open(self) -> "Engine":
+        began = self._clock()
         engine = self._engine_factory()
         self._card = engine.card
         self._advance(Phase.WARMING_UP)
         engine.warm_up()
         self._advance(Phase.READY)
+        _log.info("%s is ready after %.1f s", engine.card.id, self._clock() - began)
         return engine
 
     def _advance(self, phase: Phase) -> None:
@@ -300,7 +305,7 @@ class Scheduler:
         if self._on_death is not None:
             self._on_death(error)
 
-    def _turn(self, engine: Engine) -> bool:
+    def _turn(self, engine: "Engine") -> bool:
         """One round: forget, admit, step. Blocks while there is nothing to do; False at the end of the service."""
         with self._wake:
             self._wake.wait_for(lambda: self._closing or self._gone or self._active or len(self._queue))
@@ -320,7 +325,7 @@ class Scheduler:
             self._busy_seconds += self._clock() - began
         return True
 
-    def _forget(self, engine: Engine, tickets: set[int]) -> None:
+    def _forget(self, engine: "Engine", tickets: set[int]) -> None:
         """Frees the slots of those who are gone; most of them never had one."""
         held = tickets & self._active.keys()
         if held:
@@ -328,7 +333,7 @@ class Scheduler:
         for ticket in held:
             del self._active[ticket]
 
-    def _admit(self, engine: Engine, items: list[Item]) -> None:
+    def _admit(self, engine: "Engine", items: list[Item]) -> None:
         with self._wake:
             now = self._clock()
             owners = {item.ticket: self._owners[item.ticket] for item in items if item.ticket in self._owners}
@@ -345,7 +350,7 @@ class Scheduler:
         else:
             self._active.update({item.ticket: item for item in alive})
 
-    def _retry_admission(self, engine: Engine, items: list[Item], error: Exception) -> None:
+    def _retry_admission(self, engine: "Engine", items: list[Item], error: Exception) -> None:
         """Halves the batch: what is too large fits at last, and what is poisoned ends up alone."""
         if len(items) > 1:
             middle = len(items) // 2
@@ -356,7 +361,7 @@ class Scheduler:
         else:
             self._fail_items(items, error)
 
-    def _step(self, engine: Engine) -> None:
+    def _step(self, engine: "Engine") -> None:
         try:
             finished = engine.step()
             for ticket, outcome in finished:
@@ -367,7 +372,7 @@ class Scheduler:
             _log.exception("a step with %d utterances failed", len(self._active))
             self._retry_active(engine, error)
 
-    def _retry_active(self, engine: Engine, error: Exception) -> None:
+    def _retry_active(self, engine: "Engine", error: Exception) -> None:
         """After a failed step nothing inside the engine can be trusted: all of it starts again, or fails."""
         items = list(self._active.values())
         self._forget(engine, {item.ticket for item in items})

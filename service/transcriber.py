@@ -14,7 +14,7 @@ from models.audio.split import split
 from models.errors import LanguageError
 from models.languages import LANGUAGES, parse_language
 from models.types import Chunk, DecodingOptions, ModelCard, Transcript, Utterance
-from service.errors import LanguageRequiredError, UnsupportedError
+from service.errors import LanguageRequiredError, RequestError, UnsupportedError
 from service.scheduler import Scheduler
 from service.settings import Settings
 
@@ -88,8 +88,8 @@ class Transcriber:
         )
 
     def close(self) -> None:
-        """Ends the decoding pool; a file that is being decoded finishes first."""
-        self._decoders.shutdown(cancel_futures=True)
+        """Ends the decoding pool; what is being decoded ends by itself, within its time limit."""
+        self._decoders.shutdown(wait=False, cancel_futures=True)
 
     def _read(self, path: Path, max_chunk: float) -> tuple[float, list[Chunk]]:
         audio = decode_file(
@@ -126,7 +126,7 @@ def choose_options(card: ModelCard, order: Order, default_language: str | None) 
             code="timestamps_unavailable",
         )
     source = _source_language(card, order, default_language)
-    target = parse_language(order.target_language) if order.target_language else source
+    target = _target_language(order, source)
     if source == target and source not in card.transcribes:
         raise LanguageError(f"{card.id} does not transcribe {LANGUAGES[source]}; it does {_names(card.transcribes)}")
     if source != target and (source, target) not in card.translates:
@@ -148,6 +148,15 @@ def _source_language(card: ModelCard, order: Order, default: str | None) -> str:
     raise LanguageRequiredError(
         f"{card.id} must be told what is spoken: set language to one of {', '.join(sorted(card.transcribes))}"
     )
+
+
+def _target_language(order: Order, source: str) -> str:
+    if not order.target_language:
+        return source
+    try:
+        return parse_language(order.target_language)
+    except LanguageError as error:
+        raise RequestError(str(error), param="target_language", code="unsupported_language") from error
 
 
 def _names(codes: frozenset[str] | set[str]) -> str:
