@@ -25,17 +25,22 @@ _SPACE = "▁"
 
 
 class Tokenizer(Protocol):
-    """What the engine needs of a tokenizer.
+    """What the engine needs of a tokenizer."""
 
-    Attributes:
-        size: Number of ids.
-        special: Ids of the special tokens by name ("<|en|>").
-        languages: ISO 639-1 codes of the languages it was made for, of those known here.
-    """
+    @property
+    def size(self) -> int:
+        """Number of ids."""
+        ...
 
-    size: int
-    special: Mapping[str, int]
-    languages: frozenset[str]
+    @property
+    def special(self) -> Mapping[str, int]:
+        """Ids of the special tokens by name ("<|en|>")."""
+        ...
+
+    @property
+    def languages(self) -> frozenset[str]:
+        """ISO 639-1 codes of the languages it was made for, of those known here."""
+        ...
 
     def encode(self, text: str, lang: str) -> list[int]:
         """Ids of a text in a language (ISO 639-1); never those of special tokens."""
@@ -139,7 +144,7 @@ class AggregateTokenizer:
 
 
 def load_tokenizer(
-    config: Mapping[str, Any], read: Callable[[str], bytes], source: str
+    config: Mapping[str, Any], read: Callable[[str], bytes], source: str, *, prompted: bool = True
 ) -> BpeTokenizer | AggregateTokenizer:
     """Builds the tokenizer that the ``tokenizer`` section of a NeMo configuration describes.
 
@@ -147,6 +152,7 @@ def load_tokenizer(
         config: The section.
         read: Gives the content of a file that the section names.
         source: The bundle, for messages.
+        prompted: Whether it must have what Canary's prompt is made of; an aligner's need not.
 
     Raises:
         CheckpointError: The section or a file is of another kind or lacks Canary's special tokens.
@@ -165,7 +171,7 @@ def load_tokenizer(
     except RuntimeError as error:
         raise CheckpointError(f"{source}: its tokenizer is not a SentencePiece model ({error})") from error
     lacking = [token for token in (END_OF_TEXT, _START_OF_CONTEXT) if token not in tokenizer.special]
-    if lacking:
+    if prompted and lacking:
         raise CheckpointError(f"{source}: its tokenizer has no {' or '.join(lacking)}; this is no canary2 model")
     return tokenizer
 
