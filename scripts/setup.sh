@@ -14,7 +14,7 @@ readonly VENV="$PWD/.venv"
 
 say() { printf '==> %s\n' "$*"; }
 fail() {
-  printf '\n%s\n' "$@" >&2
+  printf '%s\n' "$@" >&2
   exit 1
 }
 
@@ -49,8 +49,8 @@ install_packages() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
     return
   fi
-  fail "These system packages are missing: $*" "Install them, then run the same command again:" "" \
-    "    sudo apt-get install $*"
+  fail "" "These system packages are missing. Install them, then run the same command again:" "" \
+    "    sudo apt-get install $*" ""
 }
 
 make_venv() {
