@@ -68,7 +68,7 @@ def frame_edges(num_frames: int, frame_s: float, offset: float, duration: float)
         offset: Start of the clip, in seconds.
         duration: Length of the clip, in seconds; more than 0.
     """
-    edges: NDArray[np.float64] = np.arange(num_frames + 1) * frame_s
+    edges = np.arange(num_frames + 1, dtype=np.float64) * frame_s
     if edges[num_frames - 1] >= duration:
         edges = np.linspace(0.0, duration, num_frames + 1)
     clamped: NDArray[np.float64] = offset + np.minimum(edges, duration)
