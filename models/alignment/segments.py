@@ -156,10 +156,10 @@ def _is_abbreviation(word: str, lang: str) -> bool:
 
 def _fitting(words: Sequence[Word], begin: int, max_duration: float, max_chars: int) -> int:
     """End of the longest span from ``begin`` that keeps the limits; at least one word."""
-    chars = len(words[begin].text)
-    for end in range(begin + 1, len(words)):
+    chars = -1
+    for end in range(begin, len(words)):
         chars += 1 + len(words[end].text)
-        if chars > max_chars or words[end].end - words[begin].start > max_duration:
+        if end > begin and (chars > max_chars or words[end].end - words[begin].start > max_duration):
             return end
     return len(words)
 
