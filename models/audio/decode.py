@@ -48,9 +48,9 @@ _REFUSALS: dict[str, type[AudioError]] = {
 def decode_file(path: Path, *, max_duration: float | None = None, timeout: float = 300.0) -> Audio:
     """Decodes any common container and codec, with or without video, at any rate and number of channels.
 
-    The best audio stream is taken (FFmpeg's choice: most channels, then bit rate) and mixed down to mono. Silence fills
-    holes in its timestamps, so that times are true to the file. A file may end early: what can be decoded counts.
-    Samples are clipped to [-1, 1], and single NaN or infinite ones become silence.
+    The best audio stream is taken (FFmpeg's choice: the default one, then by bit rate) and mixed down to mono.
+    Silence fills holes in its timestamps, so that times are true to the file. A file may end early: what can be decoded
+    counts. Samples are clipped to [-1, 1], and single NaN or infinite ones become silence.
 
     Blocks the calling thread; any number of threads may call it. Every call starts one process, and holds
     up to 64 KB of memory per second of audio.
@@ -100,7 +100,14 @@ def _run_child(descriptor: int, max_samples: int, deadline: float) -> bytearray:
     command = [sys.executable, "-P", "-s", str(_CHILD), str(max_samples), str(cpu_seconds)]
     environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     with subprocess.Popen(
-        command, stdin=descriptor, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, cwd="/"
+        command,
+        stdin=descriptor,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        cwd="/",
+        # A Ctrl-C at the terminal is for the server, which may want to finish what it has begun.
+        start_new_session=True,
     ) as child:
         try:
             pcm = _read(child, max_samples, deadline)

@@ -32,7 +32,7 @@ from av.stream import Discard
 SAMPLE_RATE = 16_000
 BYTES_PER_SAMPLE = 4
 
-# Address space in bytes. FFmpeg and Python map about 0.2 GB; the index of a ten-hour film takes about 0.1 GB.
+# Address space in bytes. Python and FFmpeg map 0.13 GB; the rest is for files with large indices and frames.
 MAX_ADDRESS_SPACE = 1 << 30
 
 # An unprivileged user to become, if the parent is root: "nobody" by convention.
