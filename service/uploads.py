@@ -7,8 +7,8 @@ framework's own parser has no limit on files, which is why this one exists.
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -29,10 +29,6 @@ MAX_PARTS: Final = 200
 
 WRITE_BYTES: Final = 1 << 20
 """How much is gathered in memory before it goes to disk."""
-
-DRAIN_SECONDS: Final = 10.0
-"""How long the rest of a body that is too large is read and thrown away. Without that, the connection would be reset
-under a client that is still sending, and it would not see the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,27 +55,29 @@ async def receive_upload(request: Request, *, max_bytes: int, folder: Path | Non
         max_bytes: Largest file.
         folder: Where to put the file; None for the system's folder.
 
+    On an error the rest of the body is left alone: uvicorn answers, and then reads and forgets it.
+
     Raises:
         RequestError: The body is not a multipart form.
         UploadTooLargeError: The file is too large.
         ClientGoneError: The caller hung up.
     """
     boundary = _boundary(request)
-    async with AsyncExitStack() as stack:
-        handle, name = tempfile.mkstemp(prefix="aviary-", dir=folder)
-        stack.callback(Path(name).unlink, missing_ok=True)
-        with os.fdopen(handle, "wb") as file:
+    with _temporary_file(folder) as (path, file):
+        with file:
             reader = _Reader(boundary, file, max_bytes)
-            try:
-                await _read(request, reader, max_bytes)
-            except UploadTooLargeError:
-                await _drain(request)
-                raise
-            except FormParserError as error:
-                raise RequestError(f"the multipart form is broken: {error}") from error
-            except ClientDisconnect:
-                raise ClientGoneError("the client hung up while sending") from None
-        yield Upload(reader.fields, Path(name) if reader.has_file else None, reader.size)
+            await _read(request, reader, max_bytes)
+        yield Upload(reader.fields, path if reader.has_file else None, reader.size)
+
+
+@contextmanager
+def _temporary_file(folder: Path | None) -> Iterator[tuple[Path, BinaryIO]]:
+    """A new file that only we may read, open for writing; it is gone when the context ends, closed or not."""
+    handle, name = tempfile.mkstemp(prefix="aviary-", dir=folder)
+    try:
+        yield Path(name), os.fdopen(handle, "wb")
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def _boundary(request: Request) -> bytes:
@@ -93,23 +91,18 @@ async def _read(request: Request, reader: "_Reader", max_bytes: int) -> None:
     declared = request.headers.get("content-length", "")
     if declared.isascii() and declared.isdigit() and int(declared) > max_bytes + MAX_FIELDS_BYTES:
         raise _too_large(max_bytes)
-    async for block in request.stream():
-        reader.feed(block)
-        if len(reader.pending) >= WRITE_BYTES:
-            # A disk can be slow, and the event loop serves others too.
-            await asyncio.to_thread(reader.flush)
-    reader.finish()
+    try:
+        async for block in request.stream():
+            reader.feed(block)
+            if len(reader.pending) >= WRITE_BYTES:
+                # A disk can be slow, and the event loop serves others too.
+                await asyncio.to_thread(reader.flush)
+        reader.finish()
+    except FormParserError as error:
+        raise RequestError(f"the multipart form is broken: {error}") from error
+    except ClientDisconnect:
+        raise ClientGoneError("the client hung up while sending") from None
     await asyncio.to_thread(reader.flush)
-
-
-async def _drain(request: Request) -> None:
-    if request.headers.get("expect", "").lower() == "100-continue":
-        return  # The client waits for a word before it sends the body, and the word is no.
-    with suppress(TimeoutError, ClientDisconnect, RuntimeError):
-        async with asyncio.timeout(DRAIN_SECONDS):
-            while (message := await request.receive()).get("more_body"):
-                if message["type"] == "http.disconnect":
-                    return
 
 
 def _too_large(max_bytes: int) -> UploadTooLargeError:

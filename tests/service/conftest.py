@@ -53,7 +53,9 @@ def make_wav() -> Callable[[str], bytes]:
 
 @pytest.fixture
 def make_utterance(make_audio: Callable[[str], Audio]) -> Callable[..., Utterance]:
-    def make(pattern: str = "x", offset: float = 0.0, source: str = "en", target: str = "en", **more: object) -> Utterance:
+    def make(
+        pattern: str = "x", offset: float = 0.0, source: str = "en", target: str = "en", **more: object
+    ) -> Utterance:
         return Utterance(Chunk(make_audio(pattern), offset), DecodingOptions(source, target, **more))
 
     return make
@@ -78,7 +80,9 @@ def serving() -> Callable[..., AbstractContextManager[TestClient]]:
 
     @contextmanager
     def serve(engine: FakeEngine | None = None, *, wait: bool = True, **settings: object) -> Iterator[TestClient]:
-        app = create_app(Settings(**{"drain_seconds": 0.0, "max_wait_ms": 0.0, **settings}), lambda: engine or FakeEngine())
+        app = create_app(
+            Settings(**{"drain_seconds": 0.0, "max_wait_ms": 0.0, **settings}), lambda: engine or FakeEngine()
+        )
         with TestClient(app, raise_server_exceptions=False) as client:
             if wait:
                 app.state.transcriber.scheduler.wait_ready(DEADLINE)

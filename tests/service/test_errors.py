@@ -74,7 +74,9 @@ def test_a_key_is_asked_for():
     assert reply_to(service.AuthenticationError("no")).headers == {"WWW-Authenticate": "Bearer"}
 
 
-@pytest.mark.parametrize(("status", "code"), [(404, "not_found"), (405, "method_not_allowed"), (400, "invalid_request")])
+@pytest.mark.parametrize(
+    ("status", "code"), [(404, "not_found"), (405, "method_not_allowed"), (400, "invalid_request")]
+)
 def test_what_the_framework_refuses(status, code):
     reply = reply_to_status(status, "no", {"Allow": "GET"})
     assert (reply.status, reply.headers, reply.body["error"]["code"]) == (status, {"Allow": "GET"}, code)

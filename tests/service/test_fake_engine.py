@@ -1,10 +1,10 @@
 """The FakeEngine is exact: other tests lean on every word of it."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import numpy as np
 from models.audio.merge import merge
 from models.audio.split import split
 from models.errors import EngineError

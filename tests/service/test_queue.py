@@ -196,7 +196,7 @@ def test_no_batch_waits_longer_than_max_wait(requests, pauses):
 def _something_did_not_fit(queue, batch):
     lengths = [item.duration for item in batch]
     return any(
-        max(lengths + [item.duration]) * (len(batch) + 1) > unbounded.max_batch_seconds for item in queue._items()
+        max([*lengths, item.duration]) * (len(batch) + 1) > unbounded.max_batch_seconds for item in queue._items()
     )
 
 

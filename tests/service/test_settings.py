@@ -42,7 +42,13 @@ def test_arguments_win_over_the_environment(monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("PORT", "65536"), ("DEFAULT_LANGUAGE", "klingon"), ("MAX_WAIT_MS", "-1"), ("LOG_FORMAT", "xml"), ("MODEL_SHA256", "abc")],
+    [
+        ("PORT", "65536"),
+        ("DEFAULT_LANGUAGE", "klingon"),
+        ("MAX_WAIT_MS", "-1"),
+        ("LOG_FORMAT", "xml"),
+        ("MODEL_SHA256", "abc"),
+    ],
 )
 def test_bad_values_are_refused(monkeypatch, name, value):
     monkeypatch.setenv(PREFIX + name, value)

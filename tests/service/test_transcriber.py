@@ -45,7 +45,11 @@ def test_translation():
     [
         (CARD, Order(language="ja"), "unknown language 'ja'"),
         (ENGLISH_ONLY, Order(language="de"), "does not transcribe German; it does English"),
-        (CARD, Order(language="de", target_language="fr"), "does not translate German to French; from German.* English"),
+        (
+            CARD,
+            Order(language="de", target_language="fr"),
+            "does not translate German to French; from German.* English",
+        ),
         (ENGLISH_ONLY, Order(language="de", target_language="fr"), "to nothing"),
     ],
 )
