@@ -106,5 +106,5 @@ def spread_words(texts: Sequence[str], offset: float, duration: float) -> tuple[
     For texts that no path can say: more tokens than frames.
     """
     shares = np.cumsum([0, *(len(text) for text in texts)])
-    times = offset + duration * shares / shares[-1]
+    times = offset + duration * (shares / shares[-1])  # the last is the end of the clip exactly
     return tuple(Word(text, float(a), float(b), 0.0) for text, (a, b) in zip(texts, pairwise(times), strict=True))

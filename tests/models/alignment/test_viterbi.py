@@ -90,3 +90,17 @@ def test_frames_of_a_whole_clip_are_on_the_grid():
 def test_spread():
     words = spread_words(["a", "bbb"], offset=2.0, duration=4.0)
     assert [(word.start, word.end, word.confidence) for word in words] == [(2.0, 3.0, 0.0), (3.0, 6.0, 0.0)]
+
+
+@settings(deadline=None)
+@given(
+    texts=st.lists(st.text("ab", min_size=1, max_size=9), min_size=1, max_size=50),
+    offset=st.floats(0.0, 1e5),
+    duration=st.floats(0.02, 40.0),
+)
+def test_spread_stays_inside(texts, offset, duration):
+    words = spread_words(texts, offset, duration)
+    times = [words[0].start, *(word.end for word in words)]
+    assert times[0] == offset
+    assert times[-1] == offset + duration
+    assert times == sorted(set(times))
