@@ -74,7 +74,8 @@ def create_app(
 def run(settings: Settings, engine_factory: EngineFactory) -> int:
     """Serves until a signal comes or the engine dies; returns the exit status."""
 
-    def end(_: BaseException) -> None:
+    def end(error: BaseException) -> None:
+        _log.critical("the service ends, for its engine died: %s", error)
         server.should_exit = True
 
     app = create_app(settings, engine_factory, on_death=end)

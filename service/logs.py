@@ -77,7 +77,7 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One event; only a traceback takes more lines."""
         request_id = _request_id.get()
-        text = f"{_time(record)} {record.levelname.lower():8}{f'[{request_id}] ' if request_id else ''}"
+        text = f"{_time(record)} {record.levelname.lower():8} {f'[{request_id}] ' if request_id else ''}"
         # A path may hold an encoded line break.
         text += f"{record.name}: {_one_line(record.getMessage())}"
         seconds = getattr(record, "seconds", None)

@@ -274,8 +274,8 @@ class Scheduler:
             while self._turn(engine):
                 pass
         except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
-            # A missing checkpoint is explained by its message; a traceback helps with what nobody foresaw.
-            _log.critical("the engine died: %s", error, exc_info=None if isinstance(error, AviaryError) else error)
+            if not isinstance(error, AviaryError):
+                _log.critical("the engine thread died", exc_info=error)
             self._die(error)
 
     def _open(self) -> "Engine":

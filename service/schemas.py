@@ -27,6 +27,12 @@ class SpeechForm(BaseModel):
     response_format: ResponseFormat = Field(default="json", description="Form of the answer.")
     temperature: float = Field(default=0.0, description="Only 0 is supported: decoding is greedy.")
 
+    timestamp_granularities: tuple[Granularity, ...] = Field(
+        default=(),
+        description="What gets times in verbose_json: `word`, `segment` or both. Default `segment`. "
+        "The words of a translation have no honest times. The name may end with `[]`.",
+    )
+
     @field_validator("response_format", mode="before")
     @classmethod
     def _no_diarization(cls, value: Any) -> Any:
@@ -43,6 +49,13 @@ class SpeechForm(BaseModel):
             raise UnsupportedError("only temperature 0 is supported", param="temperature")
         return value
 
+    @model_validator(mode="after")
+    def _only_verbose_has_granularities(self) -> Self:
+        if self.timestamp_granularities and self.response_format != "verbose_json":
+            message = "timestamp_granularities needs response_format verbose_json"
+            raise RequestError(message, param="timestamp_granularities")
+        return self
+
     @property
     def is_timed(self) -> bool:
         """Whether the answer needs times."""
@@ -52,11 +65,6 @@ class SpeechForm(BaseModel):
 class TranscriptionForm(SpeechForm):
     """The form of ``POST /v1/audio/transcriptions``, without its file."""
 
-    timestamp_granularities: tuple[Granularity, ...] = Field(
-        default=(),
-        description="What gets times in verbose_json: `word`, `segment` or both. Default `segment`. "
-        "The name may end with `[]`.",
-    )
     stream: bool = Field(default=False, description="Only `false` is supported.")
     include: tuple[str, ...] = Field(default=(), description="Not supported.")
     chunking_strategy: str | None = Field(default=None, description="Only `auto` is supported, and always on.")
@@ -82,13 +90,6 @@ class TranscriptionForm(SpeechForm):
             raise UnsupportedError("only chunking_strategy auto is supported", param="chunking_strategy")
         return value
 
-    @model_validator(mode="after")
-    def _only_verbose_has_granularities(self) -> Self:
-        if self.timestamp_granularities and self.response_format != "verbose_json":
-            message = "timestamp_granularities needs response_format verbose_json"
-            raise RequestError(message, param="timestamp_granularities")
-        return self
-
 
 class TranslationForm(SpeechForm):
     """The form of ``POST /v1/audio/translations``, without its file."""
@@ -96,10 +97,6 @@ class TranslationForm(SpeechForm):
     target_language: str = Field(
         default="en",
         description="Extension: language of the text, `en` if not set. `to_language` is another name for it.",
-    )
-    timestamp_granularities: tuple[Granularity, ...] = Field(
-        default=(),
-        description="Extension: only `segment`, for the words of a translation have no honest times.",
     )
 
     @field_validator("timestamp_granularities")

@@ -60,8 +60,7 @@ async def answer(
             raise MissingFieldError(f"the field {FILE_FIELD} is required", param=FILE_FIELD)
         transcript = await _while_connected(request, transcriber.transcribe(upload.file, to_order(form)))
     chosen = FORMATS[form.response_format]
-    granularities = getattr(form, "timestamp_granularities", ())
-    return Response(chosen.write(transcript, granularities), media_type=chosen.media_type)
+    return Response(chosen.write(transcript, form.timestamp_granularities), media_type=chosen.media_type)
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -17,7 +17,7 @@ def record(message, *args, level=logging.INFO, exc_info=None, **extra):
 
 def test_text():
     line = TextFormatter().format(record("%s %s %d", "GET", "/health", 200, seconds=0.25))
-    assert line.endswith("Z info    service.access: GET /health 200 in 0.25 s".replace("Z", "+00:00"))
+    assert line.endswith("Z info     service.access: GET /health 200 in 0.25 s".replace("Z", "+00:00"))
 
 
 def test_a_path_cannot_forge_a_line():
