@@ -229,10 +229,11 @@ def load_engine(
     with NemoFile.open(registry.find(model), sha256) as bundle:
         config = bundle.config()
         tokenizer = load_tokenizer(config.get("tokenizer") or {}, bundle.read, str(bundle.path))
+        delta = _generation_delta(config, str(bundle.path))
         canary = load_canary(bundle, tokenizer.size, place, precision)
         aligner = _load_aligner(bundle, tokenizer, place, precision) if timestamps else None
     card = registry.describe(model, config, tokenizer.languages, has_aligner=aligner is not None)
-    return SpeechEngine(Recogniser(canary, tokenizer, _generation_delta(config)), aligner, card)
+    return SpeechEngine(Recogniser(canary, tokenizer, delta), aligner, card)
 
 
 def _load_aligner(
@@ -273,13 +274,13 @@ def _placement(device: str, dtype: str) -> "tuple[torch.device, torch.dtype]":
     return place, getattr(torch, dtype)
 
 
-def _generation_delta(config: dict[str, Any]) -> int:
+def _generation_delta(config: dict[str, Any], source: str) -> int:
     """NeMo's limit on the length of a text, from the section of the strategy that the bundle decodes with."""
     decoding = config.get("decoding") or {}
     strategy = str(decoding.get("strategy", "greedy")).removesuffix("_batch")
     delta = (decoding.get(strategy) or {}).get("max_generation_delta", -1)
     if not isinstance(delta, int):
-        raise CheckpointError(f"decoding.{strategy}.max_generation_delta is {delta!r}, not a number")
+        raise CheckpointError(f"{source}: decoding.{strategy}.max_generation_delta is {delta!r}, not a number")
     return delta
 
 

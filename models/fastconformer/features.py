@@ -14,6 +14,16 @@ from torchaudio.functional import melscale_fbanks
 # Added before the logarithm and to the standard deviation: NeMo's `log_zero_guard_value` and `CONSTANT`.
 LOG_GUARD = 2.0**-24
 STD_GUARD = 1e-5
+# The values of NeMo's options that are implemented (missing means NeMo's default).
+_SUPPORTED = {
+    "normalize": ("per_feature", None),
+    "window": ("hann", None),
+    "log": (True, None),
+    "frame_splicing": (1, None),
+    "mag_power": (2.0, None),
+    "exact_pad": (False, None),
+    "lowfreq": (0, None),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +48,14 @@ class FeatureConfig:
 
     @classmethod
     def from_nemo(cls, config: dict[str, Any]) -> Self:
-        """Reads the ``preprocessor`` section of a NeMo model config."""
+        """Reads the ``preprocessor`` section of a NeMo model config.
+
+        Raises:
+            ValueError: The section asks for a variant that is not implemented.
+        """
+        for option, values in _SUPPORTED.items():
+            if config.get(option) not in values:
+                raise ValueError(f"preprocessor option {option}={config.get(option)!r} is not supported")
         return cls(
             sample_rate=config.get("sample_rate", 16_000),
             num_mels=config["features"],
