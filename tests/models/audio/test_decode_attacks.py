@@ -8,6 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
+import av
 import pytest
 
 from models.audio import decode as decode_module
@@ -65,9 +66,8 @@ def url():
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-@pytest.mark.parametrize("suffix", [".m3u8", ".wav", ""])
-def test_playlists_are_not_audio(tmp_path, target, url, name, suffix):
-    attack = tmp_path / f"attack{suffix}"
+def test_playlists_are_not_audio(tmp_path, target, url, name):
+    attack = tmp_path / "attack.m3u8"
     attack.write_text(ATTACKS[name].format(target=target, url=url))
     os.utime(target, (0, target.stat().st_mtime))
     with pytest.raises(NotAudioError):
@@ -90,6 +90,15 @@ def test_playlists_are_refused_without_the_kernels_help(target, url, name):
     with pytest.raises(decoder_child.RefusedError) as caught:
         decoder_child.decode(attack, decoder_child.Output(len, -1))
     assert caught.value.kind == "not-audio"
+
+
+def test_the_lists_name_what_this_ffmpeg_has():
+    """A misspelt name would be a format refused for ever."""
+    formats = {name for names in av.formats_available for name in names.split(",")}
+    assert set(decoder_child.FORMATS.split(",")) <= formats
+    for name in decoder_child.DECODERS.split(","):
+        codec = av.Codec(name, "r")
+        assert (codec.type, codec.name) == ("audio", name)
 
 
 def run_locked_down(code: str) -> str:
@@ -120,7 +129,8 @@ def test_child_has_no_rights(code, outcome):
     result = run_locked_down(code)
     if code.startswith("os.execv"):
         # A new program could be had, but not its libraries: they take an open file.
-        assert "error while loading shared libraries" in result
+        assert result.startswith("status")
+        assert not result.startswith("status 0")
     else:
         assert result == outcome
 
