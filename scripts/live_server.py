@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 STOP_TIMEOUT_S = 60
+# uvicorn raises the signal again once it has stopped in good order, so that the parent sees what ended it.
+STOPPED = (0, -signal.SIGTERM)
 LOG_TAIL_LINES = 40
 
 
@@ -36,7 +38,7 @@ def running(command: Path, options: Sequence[str], *, folder: Path, ready_timeou
         The address, such as ``http://127.0.0.1:40123``.
 
     Raises:
-        ServerError: It did not become ready, died in between, or did not exit with 0 when asked to stop.
+        ServerError: It did not become ready, died in between, or did not stop as asked.
     """
     port = _free_port()
     log = folder / "aviary.log"
@@ -54,7 +56,7 @@ def running(command: Path, options: Sequence[str], *, folder: Path, ready_timeou
             code = process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired as error:
             raise ServerError(_with_log(f"the service did not stop within {STOP_TIMEOUT_S} s", log)) from error
-        if code != 0:
+        if code not in STOPPED:
             raise ServerError(_with_log(f"the service stopped with exit code {code}", log))
     finally:
         if process.poll() is None:
