@@ -34,8 +34,9 @@ def require_api_key(
         return
     if sent is None:
         raise AuthenticationError("send the API key as 'Authorization: Bearer KEY'", code="missing_api_key")
-    # In constant time: how long it takes must not tell how much of the key was right.
-    if not hmac.compare_digest(sent.credentials.encode(), key.get_secret_value().encode()):
+    # In constant time: how long it takes must not tell how much of the key was right. Starlette reads headers as
+    # Latin-1, which gives back the bytes that were sent.
+    if not hmac.compare_digest(sent.credentials.encode("latin-1"), key.get_secret_value().encode()):
         raise AuthenticationError("the API key is wrong")
 
 

@@ -24,10 +24,15 @@ RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
             kind: {"schema": {"type": "string"}} for kind in ("text/plain", "application/x-subrip", "text/vtt")
         },
     },
-    "4XX": {"model": ErrorReply, "description": "Something is wrong with the request."},
+    "4XX": {
+        "model": ErrorReply,
+        "description": "400: a bad value, or audio that cannot be decoded. 401: a wrong API key. 404: no such model. "
+        "413: too many bytes or seconds. 415: not audio. 422: a required field is missing.",
+    },
     "5XX": {
         "model": ErrorReply,
-        "description": "Something is wrong with the service; Retry-After may say when to try.",
+        "description": "500: the engine failed on this audio. 503: overloaded, loading or stopping; Retry-After says "
+        "when to try again.",
     },
 }
 """For the OpenAPI description."""

@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from starlette.testclient import TestClient
 
 from models.fake import SLOT_SECONDS, FakeEngine
@@ -16,7 +18,11 @@ from models.types import SAMPLE_RATE, Audio, Chunk, DecodingOptions, Utterance
 from service.app import create_app
 from service.settings import Settings
 
-DEADLINE = 20.0
+DEADLINE = 60.0
+
+# How long an example takes says something about the machine, not about the code.
+hypothesis_settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("unhurried")
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from service.errors import EngineDeadError, NotReadyError, OverloadedError, Stop
 from service.queue import QueuePolicy
 from service.scheduler import Phase, Scheduler
 
-TIMEOUT = 20.0
+TIMEOUT = 60.0
 EAGER = QueuePolicy(max_wait=0.0)
 
 
