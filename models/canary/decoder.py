@@ -189,8 +189,12 @@ class TokenEmbedding(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.dropout = config.dropout
-        self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
-        self.register_buffer("pos_enc", sinusoids(config.max_length, config.d_model))
+        # Not filled: `TransformerDecoder.tie` puts the head's weight in. (Filling it on the meta device, where weights
+        # are only laid out, makes PyTorch import its compiler, which takes longer than loading the model.)
+        empty = torch.empty(config.vocab_size, config.d_model)
+        self.token_embedding = nn.Embedding.from_pretrained(empty, freeze=False)
+        with torch.device("cpu"):  # for the same reason always computed for real
+            self.register_buffer("pos_enc", sinusoids(config.max_length, config.d_model))
         self.pos_enc: Tensor
         self.layer_norm = nn.LayerNorm(config.d_model)
 
