@@ -24,6 +24,9 @@ _request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 # What a caller may choose: a header cannot carry line breaks into the log, and a log line stays short.
 _SAFE_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
+# They tell at "info" what they do to each utterance.
+_CHATTY: Final = ("ctc_segmentation",)
+
 
 class RequestLog:
     """ASGI middleware: names the request, logs how it ended, and answers errors that nobody foresaw.
@@ -110,6 +113,9 @@ def set_up_logging(level: str, log_format: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    if level != "debug":
+        for name in _CHATTY:
+            logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _time(record: logging.LogRecord) -> str:

@@ -48,3 +48,11 @@ def test_set_up(capsys):
     logging.getLogger("x").info("quiet")
     logging.getLogger("x").warning("loud")
     assert [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()] == ["loud"]
+
+
+@pytest.mark.usefixtures("_logging_as_before")
+def test_chatty_libraries_are_quiet(capsys):
+    set_up_logging("info", "text")
+    logging.getLogger("ctc_segmentation").info("every utterance")
+    logging.getLogger("x").info("once")
+    assert len(capsys.readouterr().err.splitlines()) == 1
