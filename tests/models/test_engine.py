@@ -215,9 +215,9 @@ def test_nothing_is_admitted_where_a_language_is_unknown(flash: SpeechEngine, ut
 
 
 def test_nothing_is_admitted_where_encoding_fails(v2: SpeechEngine, utterances: list[Utterance]) -> None:
-    square = Utterance(Chunk(Audio(np.zeros((2, 20_000), np.float32))), utterances[0].options)
+    stereo = Utterance(Chunk(Audio(np.zeros((20_000, 2), np.float32))), utterances[0].options)
     with pytest.raises(EngineError, match="could not be encoded"):
-        v2.admit([(1, square)])
+        v2.admit([(1, stereo)])
     v2.admit([])
     assert v2.active == 0
 
