@@ -46,7 +46,7 @@ install_packages() {
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     say "Installing $* with apt-get"
     apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+    DEBIAN_FRONTEND=noninteractive DEBCONF_NOWARNINGS=yes apt-get install -y -qq --no-install-recommends "$@" >/dev/null
     return
   fi
   fail "" "These system packages are missing. Install them, then run the same command again:" "" \
