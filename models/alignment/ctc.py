@@ -58,5 +58,9 @@ class CtcModel(nn.Module):
     def score(self, features: Tensor, num_frames: Tensor) -> tuple[Tensor, Tensor]:
         """The same from log-mel features, shape (B, num_mels, frames)."""
         states, lengths = self.encoder(features.to(self.head.weight.dtype), num_frames)
+        return self.score_states(states), lengths
+
+    def score_states(self, states: Tensor) -> Tensor:
+        """Log-probabilities from encoder states (B, T, d_model), shape (B, T, vocab_size + 1)."""
         logits = self.head(states.transpose(1, 2)).transpose(1, 2)
-        return torch.log_softmax(logits.float(), dim=-1), lengths
+        return torch.log_softmax(logits.float(), dim=-1)

@@ -8,51 +8,102 @@ import itertools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
-from models.embedded.recipe.prepare import Clip
+from models.embedded.recipe.prepare import Clip, load_clips
 from models.embedded.recipe.synthesis import SAMPLE_RATE
 
 _JOIN_SHARE = 0.12  # of items made of several clips
-_NOISE_SHARE = 0.015  # of items with no speech at all
+_NOISE_SHARE = 0.015  # of items, replaced by noise with nothing to write
 _BUCKET = 2_000  # items sorted by length together
+_STEP = SAMPLE_RATE  # waveforms are padded to whole seconds: kernels are made anew for every new shape
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A clip inside a waveform.
+
+    Attributes:
+        text: What it says.
+        end: The sample behind its last.
+        phones: Its phonemes and when each begins, in seconds from the start of the waveform.
+    """
+
+    text: str
+    end: int
+    phones: list[tuple[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
 class AudioBatch:
-    """Padded waveforms, shape (B, N), their valid samples, shape (B,), and what each says, in which language."""
+    """Waveforms and what they say.
+
+    Attributes:
+        samples: Padded waveforms, shape (B, N).
+        num_samples: Valid samples of each, shape (B,).
+        spans: What each says where; none if it is only noise.
+        langs: ISO 639-1 code of each.
+    """
 
     samples: Tensor
     num_samples: Tensor
-    texts: list[str]
+    spans: list[list[Span]]
     langs: list[str]
 
+    @property
+    def texts(self) -> list[str]:
+        """What each waveform says."""
+        return [" ".join(span.text for span in spans) for spans in self.spans]
 
-def training_batches(
-    clips: list[Clip], samples: np.ndarray, batch_seconds: float, human_repeat: int, seed: int
-) -> Iterator[AudioBatch]:
-    """Endless augmented batches, a new order every epoch."""
-    train = [clip for clip in clips if clip.split == "train" and clip.kind == "synthetic"]
-    human = [clip for clip in clips if clip.split == "train" and clip.kind == "human"]
-    if not train + human:
-        raise ValueError("no training clips are prepared")
-    for epoch in itertools.count():
-        rng = random.Random(f"{seed}-{epoch}")
-        items = _items(train + human * human_repeat, rng)
-        for group in grouped(items, batch_seconds, rng):
-            yield _augmented(group, samples, rng)
+
+class TrainingBatches(IterableDataset[AudioBatch]):
+    """Endless augmented batches, a new order every epoch.
+
+    Attributes:
+        seed: Seed of the order and of the augmentation.
+        phones: Names of all phonemes of the clips, sorted.
+    """
+
+    def __init__(self, work: Path, batch_seconds: float, human_repeat: int, seed: int) -> None:
+        """Reads the index of the clips in a work folder.
+
+        Args:
+            work: Where `prepare` put the clips.
+            batch_seconds: Padded audio per batch.
+            human_repeat: How often an epoch has each human recording.
+            seed: Seed of the order and of the augmentation.
+
+        Raises:
+            ValueError: No clip is for training.
+        """
+        clips, self._samples = load_clips(work)
+        train = [clip for clip in clips if clip.split == "train" and clip.kind == "synthetic"]
+        human = [clip for clip in clips if clip.split == "train" and clip.kind == "human"]
+        self._clips = train + human * human_repeat
+        if not self._clips:
+            raise ValueError("no training clips are prepared")
+        self._batch_seconds = batch_seconds
+        self.seed = seed
+        self.phones = sorted({name for clip in self._clips for name, _ in clip.phones})
+
+    def __iter__(self) -> Iterator[AudioBatch]:
+        torch.manual_seed(self.seed)
+        for epoch in itertools.count():
+            rng = random.Random(f"{self.seed}-{epoch}")
+            for group in grouped(_items(self._clips, rng), self._batch_seconds, rng):
+                yield _augmented(group, self._samples, rng)
 
 
 def _items(clips: list[Clip], rng: random.Random) -> list[list[Clip]]:
-    """Shuffles clips into items: mostly one each, some several joined, some empty (only noise)."""
+    """Shuffles clips into items: mostly one each, some several joined."""
     order = rng.sample(clips, len(clips))
     items: list[list[Clip]] = []
     while order:
-        if rng.random() < _NOISE_SHARE:
-            items.append([])
         count = rng.randint(2, 5) if rng.random() < _JOIN_SHARE else 1
         item = [order.pop() for _ in range(min(count, len(order)))]
         # Only one language at a time: the prompt names one.
@@ -65,8 +116,8 @@ def grouped(items: list[list[Clip]], batch_seconds: float, rng: random.Random) -
     groups: list[list[list[Clip]]] = []
     for first in range(0, len(items), _BUCKET):
         group: list[list[Clip]] = []
-        for item in sorted(items[first : first + _BUCKET], key=_duration):
-            if group and _duration(item) * (len(group) + 1) > batch_seconds:
+        for item in sorted(items[first : first + _BUCKET], key=_num_samples):
+            if group and _rounded(_num_samples(item)) * (len(group) + 1) > batch_seconds * SAMPLE_RATE:
                 groups.append(group)
                 group = []
             group.append(item)
@@ -75,8 +126,12 @@ def grouped(items: list[list[Clip]], batch_seconds: float, rng: random.Random) -
     yield from groups
 
 
-def _duration(item: list[Clip]) -> float:
-    return sum(clip.num_samples for clip in item) / SAMPLE_RATE + 0.3 * len(item)
+def _num_samples(item: list[Clip]) -> int:
+    return sum(clip.num_samples for clip in item) + int(0.3 * SAMPLE_RATE) * (len(item) + 1)
+
+
+def _rounded(num_samples: int) -> int:
+    return -(-num_samples // _STEP) * _STEP
 
 
 def _wave(clip: Clip, samples: np.ndarray) -> Tensor:
@@ -84,24 +139,39 @@ def _wave(clip: Clip, samples: np.ndarray) -> Tensor:
 
 
 def _augmented(group: list[list[Clip]], samples: np.ndarray, rng: random.Random) -> AudioBatch:
-    speed = rng.uniform(0.88, 1.12) if rng.random() < 0.6 else 1.0
-    waves = []
+    speed = rng.uniform(0.88, 1.12) if rng.random() < 0.3 else 1.0
+    waves: list[Tensor] = []
+    spans: list[list[Span]] = []
     for item in group:
-        if not item:
-            waves.append(coloured_noise(rng.randint(SAMPLE_RATE, 4 * SAMPLE_RATE), rng) * 10 ** rng.uniform(-4, -1))
-            continue
-        pieces = [_silence(rng, 0.0, 0.35)]
-        for clip in item:
-            pieces += [_changed_speed(_wave(clip, samples), speed), _silence(rng, 0.0, 0.5)]
-        waves.append(_degraded(torch.cat(pieces), rng))
-    texts = [" ".join(clip.text for clip in item) for item in group]
-    langs = [item[0].lang if item else "en" for item in group]
-    return _padded(waves, texts, langs)
-
-
-def _padded(waves: list[Tensor], texts: list[str], langs: list[str]) -> AudioBatch:
+        noise = rng.random() < _NOISE_SHARE
+        wave, spoken = _only_noise(item, rng) if noise else _joined(item, samples, speed, rng)
+        waves.append(wave)
+        spans.append(spoken)
+    langs = [item[0].lang for item in group]
     lengths = torch.tensor([len(wave) for wave in waves])
-    return AudioBatch(torch.nn.utils.rnn.pad_sequence(waves, batch_first=True), lengths, texts, langs)
+    padded = torch.zeros(len(waves), _rounded(int(lengths.max())))
+    for row, wave in zip(padded, waves, strict=True):
+        row[: len(wave)] = wave
+    return AudioBatch(padded, lengths, spans, langs)
+
+
+def _joined(item: list[Clip], samples: np.ndarray, speed: float, rng: random.Random) -> tuple[Tensor, list[Span]]:
+    """Clips one after the other with pauses around them, degraded, and where each is spoken."""
+    pieces = [_silence(rng, 0.0, 0.35)]
+    spans: list[Span] = []
+    position = len(pieces[0])
+    for clip in item:
+        wave = _changed_speed(_wave(clip, samples), speed)
+        offset = position / SAMPLE_RATE
+        phones = [(name, offset + start / speed) for name, start in clip.phones]
+        spans.append(Span(clip.text, position + len(wave), phones))
+        pieces += [wave, _silence(rng, 0.0, 0.5)]
+        position += len(pieces[-2]) + len(pieces[-1])
+    return _degraded(torch.cat(pieces), rng), spans
+
+
+def _only_noise(item: list[Clip], rng: random.Random) -> tuple[Tensor, list[Span]]:
+    return coloured_noise(_num_samples(item), rng) * 10 ** rng.uniform(-4, -1), []
 
 
 def _silence(rng: random.Random, low_s: float, high_s: float) -> Tensor:
@@ -117,9 +187,9 @@ def _changed_speed(wave: Tensor, speed: float) -> Tensor:
 
 def _degraded(wave: Tensor, rng: random.Random) -> Tensor:
     """Sometimes a room, sometimes noise at 6 to 35 dB below the speech."""
-    if rng.random() < 0.15:
+    if rng.random() < 0.1:
         wave = _reverberated(wave, rng)
-    if rng.random() < 0.4:
+    if rng.random() < 0.25:
         noise = coloured_noise(len(wave), rng)
         wave = wave + noise * wave.std() * 10 ** (-rng.uniform(6, 35) / 20)
     return wave

@@ -9,8 +9,8 @@ import logging
 import random
 import tarfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +42,7 @@ class Clip:
         voice: Synthesiser voice, or human source and speaker.
         kind: "synthetic", "held_out_voice" or "human".
         split: "train", "dev" or "test".
+        phones: Phonemes and when each begins, in seconds; only of espeak-ng.
     """
 
     start: int
@@ -51,6 +52,7 @@ class Clip:
     voice: str
     kind: str
     split: str
+    phones: list[tuple[str, float]] = field(default_factory=list)
 
 
 def load_clips(work: Path) -> tuple[list[Clip], np.ndarray]:
@@ -97,10 +99,11 @@ def _synthetic_clips(config: DataConfig, folder: Path, language: str) -> Iterato
         jobs += [(line, synthesis.pick_voice(language, rng), "synthetic", split) for line in chosen]
         if split != "train":
             jobs += [(line, synthesis.held_out_voice(language, rng), "held_out_voice", split) for line in chosen]
-    with ThreadPoolExecutor() as pool_of_threads:
-        spoken = pool_of_threads.map(lambda job: synthesis.synthesise(job[0], job[1]), jobs)
-        for (line, voice, kind, split), samples in zip(jobs, spoken, strict=True):
-            yield Clip(0, 0, line, language, voice.name, kind, split), samples
+    with ProcessPoolExecutor() as processes:
+        spoken = processes.map(synthesis.synthesise, [job[0] for job in jobs], [job[1] for job in jobs], chunksize=100)
+        for (line, voice, kind, split), (samples, phones) in zip(jobs, spoken, strict=True):
+            marks = [(phone.name, round(phone.start, 3)) for phone in phones]
+            yield Clip(0, 0, line, language, voice.name, kind, split, marks), samples
 
 
 def _human_clips(folder: Path, languages: tuple[str, ...]) -> Iterator[tuple[Clip, np.ndarray]]:

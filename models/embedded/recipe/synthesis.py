@@ -1,12 +1,13 @@
 """Synthesised speech: a sentence and a voice in, 16 kHz samples out.
 
-espeak-ng and flite are run as programs (both are Debian packages); their output may be used freely.
+espeak-ng and flite are Debian packages; their output may be used freely.
 Whole voices are kept out of training, so that the tests can ask how the model hears strangers.
 """
 
 import io
 import random
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 import av
 import numpy as np
 import yaml
+
+from models.embedded.recipe.espeak import Phone, espeak
 
 SAMPLE_RATE = 16_000
 
@@ -50,29 +53,33 @@ def held_out_voice(language: str, rng: random.Random) -> Voice:
     return Voice(rng.choice(voices))
 
 
-def synthesise(sentence: str, voice: Voice) -> np.ndarray:
+def synthesise(sentence: str, voice: Voice) -> tuple[np.ndarray, list[Phone]]:
     """Speaks a sentence.
 
     Returns:
-        int16 samples at 16 kHz, shape (N,).
+        int16 samples at 16 kHz, shape (N,), and the phonemes with their times; none from flite.
 
     Raises:
-        subprocess.CalledProcessError: The synthesiser failed.
+        subprocess.CalledProcessError: flite failed.
+        ValueError: espeak-ng has no such voice.
     """
     program, _, name = voice.name.partition(":")
     if program == "espeak":
-        command = ["espeak-ng", "-v", name, "-s", str(voice.words_per_minute), "-p", str(voice.pitch), "--stdout", "--"]
-        wav = subprocess.run([*command, sentence], capture_output=True, check=True).stdout
-    else:
-        command = ["flite", "-voice", name, "-t", sentence, "-o", "/dev/stdout"]
-        wav = subprocess.run(command, capture_output=True, check=True).stdout
-    return decode(wav)
+        samples, phones = espeak().speak(sentence, name, voice.words_per_minute, voice.pitch)
+        frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+        frame.sample_rate = espeak().rate
+        return _resampled([frame]), phones
+    command = ["flite", "-voice", name, "-t", sentence, "-o", "/dev/stdout"]
+    return decode(subprocess.run(command, capture_output=True, check=True).stdout), []
 
 
 def decode(data: bytes) -> np.ndarray:
     """Decodes any audio to int16 samples at 16 kHz, shape (N,)."""
-    resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
     with av.open(io.BytesIO(data), mode="r") as container:
-        frames = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]
-    frames += resampler.resample(None)
-    return np.concatenate([frame.to_ndarray().reshape(-1) for frame in frames] or [np.zeros(0, np.int16)])
+        return _resampled(container.decode(audio=0))
+
+
+def _resampled(frames: Iterable[av.AudioFrame]) -> np.ndarray:
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+    parts = [part for frame in frames for part in resampler.resample(frame)] + resampler.resample(None)
+    return np.concatenate([part.to_ndarray().reshape(-1) for part in parts] or [np.zeros(0, np.int16)])
