@@ -21,6 +21,7 @@ from models.embedded.recipe import synthesis, text
 from models.embedded.recipe.config import DataConfig, RecipeConfig
 from models.embedded.recipe.synthesis import SAMPLE_RATE, Voice
 from models.languages import LANGUAGES
+from models.nemo_file import NemoFile
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +62,19 @@ def load_clips(work: Path) -> tuple[list[Clip], np.ndarray]:
     return clips, np.memmap(work / "clips.i16", dtype=np.int16, mode="r")
 
 
-def prepare(config: RecipeConfig, source: Path, work: Path) -> None:
-    """Writes the tokenizer and the clips into the work folder, unless they are there."""
+def prepare(config: RecipeConfig, source: Path, work: Path, start_from: Path | None = None) -> None:
+    """Writes the tokenizer and the clips into the work folder, unless they are there.
+
+    The tokenizer is that of the bundle ``start_from``, whose training is to be continued; without one it is trained.
+    """
     work.mkdir(parents=True, exist_ok=True)
-    if not (work / "tokenizer.model").exists():
+    if (work / "tokenizer.model").exists():
+        log.info("the tokenizer is prepared already")
+    elif start_from is not None:
+        with NemoFile.open(start_from) as bundle:
+            member = bundle.config()["tokenizer"]["model_path"].removeprefix("nemo:")
+            (work / "tokenizer.model").write_bytes(bundle.read(member))
+    else:
         train_tokenizer(source / "text", work, config.model.vocab_size)
     if (work / "clips.jsonl").exists():
         log.info("clips are prepared already")

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from models.alignment.checkpoint import load_aligner_model
 from models.alignment.ctc import CtcConfig, CtcModel
+from models.canary.checkpoint import load_canary
 from models.canary.decoder import DecoderConfig
 from models.canary.model import CanaryConfig, CanaryModel
 from models.canary.prompt import END_OF_TEXT, canary2_prompt
@@ -27,6 +29,7 @@ from models.embedded.recipe.config import ModelConfig, RecipeConfig, TrainingCon
 from models.embedded.recipe.text import without_punctuation
 from models.fastconformer.encoder import EncoderConfig
 from models.fastconformer.features import FeatureConfig
+from models.nemo_file import NemoFile
 from models.types import SAMPLE_RATE
 
 log = logging.getLogger(__name__)
@@ -71,14 +74,17 @@ def _encoder_config(model: ModelConfig) -> EncoderConfig:
     )
 
 
-def train_ctc(config: RecipeConfig, work: Path, device: str) -> None:
-    """Trains the CTC model to ``work/ctc.pt``."""
+def train_ctc(config: RecipeConfig, work: Path, device: str, start_from: Path | None = None) -> None:
+    """Trains the CTC model to ``work/ctc.pt``; ``start_from`` is a bundle whose aligner it continues."""
     torch.manual_seed(config.data.seed)
     pieces = _tokenizer(work)
     data = TrainingBatches(work, config.ctc.batch_seconds, config.data.human_repeat, config.data.seed)
     phones = {name: index for index, name in enumerate(data.phones)}
-    learner = _CtcLearner(CtcModel(ctc_config(config.model)), len(phones)).to(device)
-    model = learner.model
+    model = CtcModel(ctc_config(config.model))
+    if start_from is not None:
+        with NemoFile.open(start_from) as bundle:
+            model.load_state_dict(load_aligner_model(bundle, torch.device("cpu"), torch.float32).state_dict())
+    learner = _CtcLearner(model, len(phones)).to(device)
 
     def loss_of(batch: AudioBatch, _step: int) -> Tensor:
         features, num_frames = _features(model, batch, device)
@@ -138,14 +144,20 @@ def _ctc_loss(log_probs: Tensor, lengths: Tensor, targets: list[list[int]]) -> T
     return losses.sum() / sizes.sum().clamp(min=1)  # a batch may be noise alone
 
 
-def train_aed(config: RecipeConfig, work: Path, device: str) -> None:
-    """Trains the recogniser to ``work/aed.pt``, its encoder starting as that of ``work/ctc.pt``."""
+def train_aed(config: RecipeConfig, work: Path, device: str, start_from: Path | None = None) -> None:
+    """Trains the recogniser to ``work/aed.pt``.
+
+    Its encoder starts as that of ``work/ctc.pt``, or all of it as the recogniser of the bundle ``start_from``.
+    """
     torch.manual_seed(config.data.seed + 1)
     model = CanaryModel(canary_config(config.model))
-    _initialise(model.decoder)
-    trained = torch.load(work / "ctc.pt", weights_only=True, map_location="cpu")["averaged"]
-    prefix = "encoder."
-    model.encoder.load_state_dict({k.removeprefix(prefix): v for k, v in trained.items() if k.startswith(prefix)})
+    if start_from is not None:
+        with NemoFile.open(start_from) as bundle:
+            trained = load_canary(bundle, config.model.vocab_size, torch.device("cpu"), torch.float32)
+        model.load_state_dict(trained.state_dict())
+    else:
+        _initialise(model.decoder)
+        _copy_encoder(work / "ctc.pt", model.encoder)
     model.to(device)
     pieces = _tokenizer(work)
 
@@ -163,6 +175,12 @@ def train_aed(config: RecipeConfig, work: Path, device: str) -> None:
 
     data = TrainingBatches(work, config.aed.batch_seconds, config.data.human_repeat, config.data.seed + 1)
     _run(model, model, loss_of, data, config.aed, work / "aed.pt", device)
+
+
+def _copy_encoder(checkpoint: Path, encoder: nn.Module) -> None:
+    trained = torch.load(checkpoint, weights_only=True, map_location="cpu")["averaged"]
+    prefix = "encoder."
+    encoder.load_state_dict({k.removeprefix(prefix): v for k, v in trained.items() if k.startswith(prefix)})
 
 
 def _tokenizer(work: Path) -> sentencepiece.SentencePieceProcessor:
