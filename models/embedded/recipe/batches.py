@@ -18,7 +18,7 @@ from torch.utils.data import IterableDataset
 from models.embedded.recipe.prepare import Clip, load_clips
 from models.embedded.recipe.synthesis import SAMPLE_RATE
 
-_JOIN_SHARE = 0.12  # of items made of several clips
+_JOIN_SHARE = 0.06  # of items made of several clips
 _NOISE_SHARE = 0.015  # of items, replaced by noise with nothing to write
 _BUCKET = 2_000  # items sorted by length together
 _STEP = SAMPLE_RATE  # waveforms are padded to whole seconds: kernels are made anew for every new shape
@@ -139,7 +139,7 @@ def _wave(clip: Clip, samples: np.ndarray) -> Tensor:
 
 
 def _augmented(group: list[list[Clip]], samples: np.ndarray, rng: random.Random) -> AudioBatch:
-    speed = rng.uniform(0.88, 1.12) if rng.random() < 0.3 else 1.0
+    speed = rng.uniform(0.88, 1.12) if rng.random() < 0.2 else 1.0
     waves: list[Tensor] = []
     spans: list[list[Span]] = []
     for item in group:
@@ -187,9 +187,9 @@ def _changed_speed(wave: Tensor, speed: float) -> Tensor:
 
 def _degraded(wave: Tensor, rng: random.Random) -> Tensor:
     """Sometimes a room, sometimes noise at 6 to 35 dB below the speech."""
-    if rng.random() < 0.1:
+    if rng.random() < 0.05:
         wave = _reverberated(wave, rng)
-    if rng.random() < 0.25:
+    if rng.random() < 0.15:
         noise = coloured_noise(len(wave), rng)
         wave = wave + noise * wave.std() * 10 ** (-rng.uniform(6, 35) / 20)
     return wave

@@ -1,4 +1,4 @@
-"""Packs trained weights as a NeMo bundle: `ctc.pt`, `aed.pt` and the tokenizer in, a `.nemo` file out.
+"""Packs trained weights as a NeMo bundle: `aed.pt` and the tokenizer in, a `.nemo` file out.
 
 The file restores in NeMo 3.0.0 (``EncDecMultiTaskModel.restore_from``) with its aligner as ``timestamps_asr_model``,
 and loads here. Weights are stored in half precision; buffers (features, positions, batch-norm statistics) as they are.
@@ -53,12 +53,14 @@ def bundle(config: RecipeConfig, work: Path, target: Path) -> None:
 
     Args:
         config: The recipe that was run.
-        work: Its folder, with `ctc.pt`, `aed.pt` and `tokenizer.model`.
+        work: Its folder, with `aed.pt` and `tokenizer.model`.
         target: The bundle to write.
     """
     aligner, canary = CtcModel(ctc_config(config.model)), CanaryModel(canary_config(config.model))
-    for model, name in ((aligner, "ctc.pt"), (canary, "aed.pt")):
-        model.load_state_dict(torch.load(work / name, weights_only=True, map_location="cpu")["averaged"])
+    averaged = torch.load(work / "aed.pt", weights_only=True, map_location="cpu")["averaged"]
+    for model, prefix in ((aligner, "ctc.model."), (canary, "canary.")):
+        own = {name.removeprefix(prefix): value for name, value in averaged.items() if name.startswith(prefix)}
+        model.load_state_dict(own)
     languages = list(config.data.languages)
     aviary = {
         "id": f"canary-{config.name}",

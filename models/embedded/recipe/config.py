@@ -51,7 +51,6 @@ class TrainingConfig:
         batch_seconds: Audio per step, padding not counted.
         learning_rate: Peak of the schedule.
         warmup_steps: Steps of linear warm-up, then cosine decay to a hundredth.
-        frozen_encoder_steps: First steps in which the encoder keeps its weights.
         checkpoint_minutes: Time between checkpoints.
         averaged: Share of the run, at its end, over which weights are averaged exponentially.
     """
@@ -60,7 +59,6 @@ class TrainingConfig:
     batch_seconds: float
     learning_rate: float
     warmup_steps: int
-    frozen_encoder_steps: int = 0
     checkpoint_minutes: float = 4.0
     averaged: float = 0.1
 

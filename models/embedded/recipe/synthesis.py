@@ -44,7 +44,7 @@ def pick_voice(language: str, rng: random.Random) -> Voice:
     if flite and rng.random() < flite["share"]:
         return Voice(f"flite:{rng.choice(flite['voices'])}")
     accent = rng.choice(_VOICES["accents"].get(language, [language]))
-    return Voice(f"espeak:{accent}+{rng.choice(_VOICES['variants'])}", rng.randint(125, 205), rng.randint(25, 75))
+    return Voice(f"espeak:{accent}+{rng.choice(_VOICES['variants'])}", rng.randint(135, 185), rng.randint(35, 65))
 
 
 def held_out_voice(language: str, rng: random.Random) -> Voice:
