@@ -91,8 +91,9 @@ def bundle_path(recipe_config: RecipeConfig, bpe_model: bytes, tmp_path_factory:
     aligner = CtcModel(train.ctc_config(recipe_config.model))
     canary = CanaryModel(train.canary_config(recipe_config.model))
     enliven(canary, tokenizer, end_bias=5.0)
-    for model, name in ((aligner, "ctc.pt"), (canary, "aed.pt")):
-        torch.save({"averaged": model.state_dict()}, work / name)
+    averaged = {f"ctc.model.{name}": value for name, value in aligner.state_dict().items()}
+    averaged |= {f"canary.{name}": value for name, value in canary.state_dict().items()}
+    torch.save({"averaged": averaged}, work / "aed.pt")
     (work / "tokenizer.model").write_bytes(bpe_model)
     path = tmp_path_factory.mktemp("bundle") / "canary-tiny.nemo"
     recipe.bundle(recipe_config, work, path)

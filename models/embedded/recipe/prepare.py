@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sentencepiece
@@ -58,7 +59,7 @@ class Clip:
 
 def load_clips(work: Path) -> tuple[list[Clip], np.ndarray]:
     """The prepared clips and the memory-mapped samples they point into."""
-    clips = [Clip(**json.loads(line)) for line in (work / "clips.jsonl").open(encoding="utf-8")]
+    clips = [Clip(**row) for row in _rows(work / "clips.jsonl")]
     return clips, np.memmap(work / "clips.i16", dtype=np.int16, mode="r")
 
 
@@ -79,7 +80,10 @@ def prepare(config: RecipeConfig, source: Path, work: Path, start_from: Path | N
     if (work / "clips.jsonl").exists():
         log.info("clips are prepared already")
         return
-    with (work / "clips.i16").open("wb") as samples_file, (work / "clips.jsonl.part").open("w") as index_file:
+    with (
+        (work / "clips.i16").open("wb") as samples_file,
+        (work / "clips.jsonl.part").open("w", encoding="utf-8") as index_file,
+    ):
         start = 0
         for clip, samples in _all_clips(config.data, source):
             if not 0.2 < len(samples) / SAMPLE_RATE < 25:
@@ -118,7 +122,7 @@ def _synthetic_clips(config: DataConfig, folder: Path, language: str) -> Iterato
 
 def _human_clips(folder: Path, languages: tuple[str, ...]) -> Iterator[tuple[Clip, np.ndarray]]:
     """Recordings whose licence allows training; whole sources in `HELD_OUT_SOURCES` become test clips."""
-    rows = [json.loads(line) for line in (folder / "manifest.jsonl").open(encoding="utf-8")]
+    rows = _rows(folder / "manifest.jsonl")
     wanted = [row for row in rows if row["lang"] in languages and row["use"] == "training"]
     for shard in sorted({row["shard"] for row in wanted}):
         with tarfile.open(folder / shard) as archive:
@@ -127,6 +131,10 @@ def _human_clips(folder: Path, languages: tuple[str, ...]) -> Iterator[tuple[Cli
                 split = "test" if row["source"] in HELD_OUT_SOURCES else row["split"]
                 voice = f"{row['source']}:{row['speaker']}"
                 yield Clip(0, 0, text.clean(row["text"]), row["lang"], voice, "human", split), samples
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _member(archive: tarfile.TarFile, name: str) -> bytes:
