@@ -13,19 +13,23 @@ import pytest
 import torch
 
 from models.alignment.checkpoint import load_aligner_model
+from models.audio.decode import decode_file
 from models.canary.checkpoint import load_canary, nemo_weights
 from models.canary.decoding import Recogniser
 from models.canary.model import CanaryModel
 from models.canary.prompt import canary2_prompt, prompt_ids
 from models.nemo_file import NemoFile
 from models.tokenizer import AggregateTokenizer, BpeTokenizer, load_tokenizer
-from models.types import SAMPLE_RATE, DecodingOptions, Hypothesis, Utterance
+from models.types import SAMPLE_RATE, Chunk, DecodingOptions, Hypothesis, Utterance
 
 pytestmark = [pytest.mark.nemo, pytest.mark.slow]
 
 _CPU = torch.device("cpu")
 _CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 _DELTA = 50  # max_generation_delta of the bundles
+_ROOT = Path(__file__).parents[2]
+_MINI = _ROOT / "models" / "embedded" / "canary-mini.nemo"
+_CLIPS = sorted((_ROOT / "examples" / "audio").glob("*.wav"))
 
 Pair = tuple[Any, CanaryModel, BpeTokenizer | AggregateTokenizer]
 
@@ -184,3 +188,15 @@ def test_greedy_tokens_are_the_same_in_a_batch(pair: Pair, utterances: list[Utte
         assert mine.tokens
     longest = max(range(len(ours)), key=lambda index: utterances[index].duration)
     assert list(ours[longest].tokens) == theirs[longest].y_sequence.tolist()
+
+
+def test_the_shipped_checkpoint_writes_the_same_tokens_on_speech(nemo: Any) -> None:
+    reference, model, tokenizer = _pair(nemo, _MINI)
+    utterances = [Utterance(Chunk(decode_file(clip)), DecodingOptions("en", "en")) for clip in _CLIPS]
+    prompt = prompt_ids(tokenizer, utterances[0].options, 0)
+    ours = _decoded(Recogniser(model, tokenizer, _DELTA), utterances)
+    assert len(ours) > 1
+    for utterance, mine in zip(utterances, ours, strict=True):
+        (theirs,) = _nemo_decoded(reference, [utterance], prompt)
+        assert list(mine.tokens) == theirs.y_sequence.tolist()
+        assert mine.text
