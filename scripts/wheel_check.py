@@ -16,7 +16,6 @@ from live_server import ServerError, running
 ROOT = Path(__file__).resolve().parent.parent
 UV = Path(sys.executable).parent / "uv"
 READY_TIMEOUT_S = 300
-CHECKPOINT = "models/embedded/canary-mini.nemo"
 
 
 def main() -> int:
@@ -26,15 +25,11 @@ def main() -> int:
     build.mkdir(parents=True)
     try:
         wheel = build_wheel(build)
-        contents = check_contents(wheel)
+        check_contents(wheel)
         aviary = install(wheel, build / "venv")
-        options = []
-        if CHECKPOINT not in contents:
-            _say(f"No {CHECKPOINT} in this commit: the fake model stands in for it")
-            options = ["--model", "fake"]
         with tempfile.TemporaryDirectory(prefix="aviary-empty-") as name:
             _say("Starting it from an empty folder")
-            with running(aviary, options, folder=Path(name), ready_timeout_s=READY_TIMEOUT_S) as address:
+            with running(aviary, [], folder=Path(name), ready_timeout_s=READY_TIMEOUT_S) as address:
                 with urllib.request.urlopen(f"{address}/v1/models", timeout=30) as reply:
                     print(f"    /v1/models: {reply.read().decode()}")
                 _say("Stopping it")
@@ -55,8 +50,8 @@ def build_wheel(folder: Path) -> Path:
     return next(folder.glob("*.whl"))
 
 
-def check_contents(wheel: Path) -> set[str]:
-    """Compares the wheel with git: every file of the two packages but the recipe's; returns what is in it.
+def check_contents(wheel: Path) -> None:
+    """Compares the wheel with git: every file of the two packages but the recipe's.
 
     Raises:
         ValueError: A file is missing or should not be there.
@@ -71,7 +66,6 @@ def check_contents(wheel: Path) -> set[str]:
         raise ValueError(f"{wheel.name} lacks {', '.join(missing)}")
     if foreign := sorted(name for name in contents if name.startswith("models/embedded/recipe/")):
         raise ValueError(f"{wheel.name} contains the recipe: {', '.join(foreign)}")
-    return contents
 
 
 def install(wheel: Path, venv: Path) -> Path:
