@@ -53,10 +53,6 @@ class CtcModel(nn.Module):
             Log-probabilities, shape (B, T, vocab_size + 1), and the valid frames of each row, shape (B,).
         """
         features, num_frames = self.log_mel(samples, num_samples)
-        return self.score(features, num_frames)
-
-    def score(self, features: Tensor, num_frames: Tensor) -> tuple[Tensor, Tensor]:
-        """The same from log-mel features, shape (B, num_mels, frames)."""
         states, lengths = self.encoder(features.to(self.head.weight.dtype), num_frames)
         return self.score_states(states), lengths
 

@@ -46,9 +46,5 @@ class CanaryModel(nn.Module):
             States, shape (B, T, d_model of the decoder), and the valid states of each row, shape (B,).
         """
         features, num_frames = self.log_mel(samples, num_samples)
-        return self.encode_features(features, num_frames)
-
-    def encode_features(self, features: Tensor, num_frames: Tensor) -> tuple[Tensor, Tensor]:
-        """The same from log-mel features, shape (B, num_mels, frames)."""
         states, lengths = self.encoder(features.to(self.decoder.head.weight.dtype), num_frames)
         return self.projection(states), lengths

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from models.embedded.recipe.prepare import Clip, load_clips
-from models.embedded.recipe.synthesis import SAMPLE_RATE
+from models.types import SAMPLE_RATE
 
 _JOIN_SHARE = 0.06  # of items made of several clips
 _NOISE_SHARE = 0.015  # of items, replaced by noise with nothing to write

@@ -20,9 +20,10 @@ import sentencepiece
 from models.canary.prompt import SPECIAL_TOKENS
 from models.embedded.recipe import synthesis, text
 from models.embedded.recipe.config import DataConfig, RecipeConfig
-from models.embedded.recipe.synthesis import SAMPLE_RATE, Voice
+from models.embedded.recipe.synthesis import Voice
 from models.languages import LANGUAGES
 from models.nemo_file import NemoFile
+from models.types import SAMPLE_RATE
 
 log = logging.getLogger(__name__)
 

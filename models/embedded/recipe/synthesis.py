@@ -17,8 +17,7 @@ import numpy as np
 import yaml
 
 from models.embedded.recipe.espeak import Phone, espeak
-
-SAMPLE_RATE = 16_000
+from models.types import SAMPLE_RATE
 
 _VOICES: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("voices.yaml").read_text())
 
